@@ -1,0 +1,5 @@
+"""Shows broken pipeline files as an Airflow import error, without taking any dag down with them."""
+
+from orrery.plan.problems import raise_problems
+
+raise_problems()

@@ -1,0 +1,41 @@
+{#
+    A post-hook that gives a loaded table the column `_loaded_at`: the moment of its last load.
+    Source freshness reads it. The hook runs after every load, and may run again without harm.
+#}
+{% macro stamp_loaded_at(relation) %}
+
+    {{ return(adapter.dispatch('stamp_loaded_at', 'orrery_demo')(relation)) }}
+
+{% endmacro %}
+
+
+{#
+    For any warehouse: rows arrive without a stamp, and get theirs from an update.
+#}
+{% macro default__stamp_loaded_at(relation) %}
+
+    {% set columns = adapter.get_columns_in_relation(relation) if execute else [] %}
+
+    {% if '_loaded_at' not in columns | map(attribute='name') | map('lower') %}
+        {% set loaded_at = api.Column('_loaded_at', dbt.type_timestamp()) %}
+        {% set table = relation.incorporate(type='table') %}
+        {% do dbt.alter_relation_add_remove_columns(table, [loaded_at], []) %}
+    {% endif %}
+
+    update {{ relation }}
+    set _loaded_at = {{ dbt.current_timestamp() }}
+    where _loaded_at is null
+
+{% endmacro %}
+
+
+{#
+    For PostgreSQL: `dbt seed` truncates a table and inserts into it, so that the default of the
+    column stamps every load after the first.
+#}
+{% macro postgres__stamp_loaded_at(relation) %}
+
+    alter table {{ relation }}
+    add column if not exists _loaded_at timestamp with time zone not null default now()
+
+{% endmacro %}

@@ -1,0 +1,156 @@
+"""The parts of Airflow's public REST API that the commands use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import quote
+
+import httpx
+
+from orrery.config.errors import OrreryError
+
+Json = dict[str, Any]
+
+FINISHED_RUN = frozenset({"success", "failed"})
+FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+class ApiError(OrreryError):
+    """Airflow refused a request or cannot be reached."""
+
+
+class AirflowApi:
+    """A client of one Airflow; a context manager, because it keeps connections open."""
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self.url = url.rstrip("/")
+        self._credentials = {"username": username, "password": password}
+        self._http = httpx.Client(timeout=60.0)
+
+    def __enter__(self) -> AirflowApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def dag(self, dag_id: str) -> Json | None:
+        """The DAG's details, or None when Airflow does not know it (yet)."""
+        response = self._send("GET", f"/dags/{quote(dag_id)}/details", allow=(404,))
+        return None if response.status_code == httpx.codes.NOT_FOUND else cast("Json", response.json())
+
+    def reparse(self, dag: Json) -> None:
+        """Ask for the DAG's file to be read again soon; `dag` is what `dag()` returned."""
+        # 409: the same request is waiting already.
+        self._send("PUT", f"/parseDagFile/{dag['file_token']}", allow=(409,))
+
+    def import_errors(self) -> list[Json]:
+        """The import errors of all DAG files."""
+        return cast("list[Json]", self._send("GET", "/importErrors").json()["import_errors"])
+
+    def has_pool(self, name: str) -> bool:
+        """Whether the pool exists; tasks of one that does not are never started."""
+        response = self._send("GET", f"/pools/{quote(name, safe='')}", allow=(404,))
+        return response.status_code != httpx.codes.NOT_FOUND
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
+        """Start a run and return its id."""
+        body = {"logical_date": None, "conf": dict(conf)}
+        return str(self._send("POST", f"/dags/{quote(dag_id)}/dagRuns", body).json()["dag_run_id"])
+
+    def unpause(self, dag_id: str) -> None:
+        """Let the DAG run (and its schedule, too)."""
+        self._send("PATCH", f"/dags/{quote(dag_id)}", {"is_paused": False})
+
+    def run(self, dag_id: str, run_id: str) -> Json:
+        """A DAG run."""
+        return cast("Json", self._send("GET", self._run_path(dag_id, run_id)).json())
+
+    def latest_run(self, dag_id: str) -> Json | None:
+        """The run that was started last, or None."""
+        path = f"/dags/{quote(dag_id)}/dagRuns?order_by=-run_after&limit=1"
+        runs = self._send("GET", path).json()["dag_runs"]
+        return cast("Json", runs[0]) if runs else None
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
+        """All task instances of a run."""
+        found: list[Json] = []
+        while True:
+            path = f"{self._run_path(dag_id, run_id)}/taskInstances?limit=100&offset={len(found)}"
+            page = self._send("GET", path).json()
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
+        """The value of an XCom, or None where the task pushed none."""
+        path = f"{self._run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{key}"
+        response = self._send("GET", f"{path}?deserialize=true", allow=(400, 404))
+        if response.status_code == httpx.codes.BAD_REQUEST:
+            response = self._send("GET", path, allow=(404,))
+        return response.json()["value"] if response.is_success else None
+
+    def clear(self, dag_id: str, run_id: str, **choice: Any) -> list[Json]:
+        """Clear task instances of a run, so that they run again; `choice` is Airflow's request body."""
+        body = {"dag_run_id": run_id, "dry_run": False, "reset_dag_runs": True, **choice}
+        response = self._send("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", body)
+        return cast("list[Json]", response.json()["task_instances"])
+
+    def log_tail(self, task: Json, lines: int) -> list[str]:
+        """The last `lines` messages of a task instance's log."""
+        path = (
+            f"{self._run_path(task['dag_id'], task['dag_run_id'])}/taskInstances/{quote(task['task_id'])}"
+            f"/logs/{max(task['try_number'], 1)}?full_content=true"
+        )
+        response = self._send("GET", path, allow=(404,), headers={"Accept": "application/json"})
+        if not response.is_success:
+            return []
+        entries = response.json().get("content") or []
+        return [str(entry["event"]) for entry in entries if isinstance(entry, dict)][-lines:]
+
+    def run_url(self, dag_id: str, run_id: str) -> str:
+        """The page of a run in Airflow's UI."""
+        return f"{self.url}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+
+    def _run_path(self, dag_id: str, run_id: str) -> str:
+        return f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        allow: tuple[int, ...] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        try:
+            if "Authorization" not in self._http.headers:
+                self._log_in()
+            response = self._http.request(method, f"{self.url}/api/v2{path}", json=body, headers=headers)
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                # A token lives for a day; a run may take longer.
+                self._log_in()
+                response = self._http.request(method, f"{self.url}/api/v2{path}", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise ApiError(
+                f"{self.url}: Airflow does not answer: {str(error) or type(error).__name__}\n"
+                "  See ./orrery status and ./orrery logs api-server"
+            ) from None
+        if response.is_success or response.status_code in allow:
+            return response
+        raise ApiError(f"{self.url}: Airflow refused {method} {path}: {_detail(response)}")
+
+    def _log_in(self) -> None:
+        response = self._http.post(f"{self.url}/auth/token", json=self._credentials)
+        if not response.is_success:
+            raise ApiError(f"{self.url}: Airflow refused the log-in: {_detail(response)}")
+        self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.text[:300]
+    return f"{response.status_code} {detail}"

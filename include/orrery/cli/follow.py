@@ -1,0 +1,149 @@
+"""Follows a DAG run until it has ended, and shows where it stands."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Set as AbstractSet
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from orrery.cli.airflow_api import FINISHED_RUN, FINISHED_TASK, AirflowApi, ApiError, Json
+
+POLL_SECONDS = 1.0
+# Airflow's api-server may be restarted while a run goes on.
+PATIENCE_SECONDS = 120.0
+# A run that starts at once is queued for a second or two.
+QUEUED_SECONDS = 5.0
+
+_STYLES = {
+    "success": "green",
+    "failed": "bold red",
+    "upstream_failed": "dark_orange",
+    "skipped": "magenta",
+    "running": "cyan",
+    "up_for_retry": "yellow",
+}
+
+
+def follow(
+    api: AirflowApi, dag_id: str, run_id: str, console: Console, ended: AbstractSet[str] = frozenset()
+) -> tuple[Json, list[Json]]:
+    """Show the progress of a run per stage until it ends; returns the run and its task instances.
+
+    `ended` are the ids of tasks that had ended before and do not run again: they are no news.
+    """
+    progress = _LiveProgress(console) if console.is_terminal else _PlainProgress(console)
+    lost_since: float | None = None
+    started, told = time.monotonic(), False
+    with progress:
+        while True:
+            try:
+                # The run first: tasks that are read after it has ended are final.
+                run = api.run(dag_id, run_id)
+                tasks = api.task_instances(dag_id, run_id)
+                lost_since = None
+            except ApiError:
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > PATIENCE_SECONDS:
+                    raise
+                time.sleep(POLL_SECONDS)
+                continue
+            progress.update([t for t in tasks if t["task_id"] not in ended and not is_marker(t)])
+            if run["state"] in FINISHED_RUN:
+                return run, tasks
+            if run["state"] == "queued" and not told and time.monotonic() - started > QUEUED_SECONDS:
+                # The schedule may have started one just before.
+                console.print(f"Waiting for another run of {dag_id} to end (max_active_runs).", style="dim")
+                told = True
+            time.sleep(POLL_SECONDS)
+
+
+def is_marker(task: Json) -> bool:
+    """Whether the task does nothing, so that there is nothing to tell of it."""
+    return task.get("operator_name") == "marker"
+
+
+def stage_of(task: Json) -> str:
+    """The stage of a task instance: the first part of its id."""
+    return str(task["task_id"]).partition(".")[0]
+
+
+def styled(state: str | None) -> str:
+    """A task state with its colour, as rich markup."""
+    name = state or "waiting"
+    style = _STYLES.get(name)
+    return f"[{style}]{name}[/]" if style else name
+
+
+def _stages(tasks: list[Json]) -> dict[str, list[Json]]:
+    stages: dict[str, list[Json]] = {}
+    for task in tasks:
+        stages.setdefault(stage_of(task), []).append(task)
+    return stages
+
+
+class _LiveProgress:
+    """A table that is redrawn in place: one row per stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> _LiveProgress:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def update(self, tasks: list[Json]) -> None:
+        table = Table(box=None, pad_edge=False)
+        for column in ("stage", "done", "states", "running now"):
+            table.add_column(column, justify="right" if column == "done" else "left")
+        for stage, members in _stages(tasks).items():
+            done = sum(task["state"] in FINISHED_TASK for task in members)
+            states = Counter(task["state"] for task in members)
+            running = [task["task_id"].partition(".")[2] for task in members if task["state"] == "running"]
+            table.add_row(
+                stage,
+                f"{done}/{len(members)}",
+                " ".join(f"{styled(state)} {count}" for state, count in states.items()),
+                ", ".join(running),
+            )
+        self._live.update(table)
+
+
+class _PlainProgress:
+    """One line per task that has ended, for logs and CI."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: dict[str, str] = {}
+        self._ended: dict[str, int] = {}
+
+    def __enter__(self) -> _PlainProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def update(self, tasks: list[Json]) -> None:
+        stages = _stages(tasks)
+        for task in tasks:
+            state = task["state"]
+            if self._shown.get(task["task_id"]) == state:
+                continue
+            self._shown[task["task_id"]] = state
+            if state in FINISHED_TASK:
+                seconds = f"{task['duration']:.1f} s" if task.get("duration") else ""
+                # The markup has no width: it must not count when states are padded.
+                padding = " " * (len("upstream_failed") - len(state))
+                stage = stage_of(task)
+                self._ended[stage] = self._ended.get(stage, 0) + 1
+                self._console.print(
+                    f"{styled(state)}{padding} {task['task_id']}  {seconds}  "
+                    f"({self._ended[stage]} of {len(stages[stage])} in {stage})",
+                    highlight=False,
+                )

@@ -1,0 +1,125 @@
+"""`orrery run` and `orrery retry`."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
+from orrery.cli.follow import follow
+from orrery.cli.session import checked_pipeline, connect, new_console, start, wait_until_parsed
+from orrery.cli.summary import show_summary
+from orrery.config.errors import OrreryError, suggest
+from orrery.config.loader import load_pipelines
+from orrery.config.project import Project
+
+RETRIED = ("failed", "upstream_failed")
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from nothing.")
+@click.option("--skip-stages", default="", help="Stages to leave out, separated by commas.")
+@click.option("--unpause", is_flag=True, help="Unpause the pipeline in Airflow first.")
+def run(pipeline: str, full_refresh: bool, skip_stages: str, unpause: bool) -> None:
+    """Run PIPELINE in the local Airflow and wait for its end."""
+    console, project = new_console(), Project.find()
+    load_pipelines(project).get(pipeline)
+    info = start(project, console)
+    config = checked_pipeline(project, pipeline)
+    with connect(info) as api:
+        dag = wait_until_parsed(api, project, pipeline)
+        if config.pool and not api.has_pool(config.pool):
+            raise OrreryError(
+                f"dbt/pipelines/{pipeline}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
+                f"for ever.\n  Create it under {info.url}/pools, or remove pool."
+            )
+        if dag["is_paused"]:
+            if not unpause:
+                raise OrreryError(
+                    f"{pipeline} is paused in Airflow; a run would wait for ever.\n"
+                    f"  ./orrery run {pipeline} --unpause"
+                )
+            api.unpause(pipeline)
+        run_id = api.trigger(pipeline, _conf(dag, full_refresh, skip_stages))
+        console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
+        _finish(api, pipeline, run_id, console)
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--failed", is_flag=True, help="Run the failed nodes again, and what could not run for them.")
+@click.option("--model", metavar="NAME", help="Run this one node again: a model, seed, snapshot or test.")
+@click.option("--downstream", is_flag=True, help="With --model: and everything that descends from it.")
+@click.option("--run-id", help="The run to repeat nodes of; by default the latest.")
+def retry(pipeline: str, failed: bool, model: str | None, downstream: bool, run_id: str | None) -> None:
+    """Run nodes of PIPELINE's latest run again."""
+    if failed == (model is not None):
+        raise click.UsageError("Give either --failed or --model NAME.")
+    if downstream and model is None:
+        raise click.UsageError("--downstream goes with --model NAME.")
+    console, project = new_console(), Project.find()
+    info = start(project, console)
+    checked_pipeline(project, pipeline)
+    with connect(info) as api:
+        wait_until_parsed(api, project, pipeline)
+        earlier = api.run(pipeline, run_id) if run_id else api.latest_run(pipeline)
+        if earlier is None:
+            raise OrreryError(f"{pipeline} has never run.\n  ./orrery run {pipeline}")
+        run_id = str(earlier["dag_run_id"])
+        tasks = api.task_instances(pipeline, run_id)
+        choice = _failed(tasks) if model is None else _one(tasks, model, downstream)
+        if not choice:
+            console.print(f"Nothing failed in {run_id}.", highlight=False)
+            return
+        cleared = api.clear(pipeline, run_id, only_failed=False, run_on_latest_version=True, **choice)
+        console.print(f"{len(cleared)} of {len(tasks)} tasks run again.", highlight=False)
+        console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
+        again = {task["task_id"] for task in cleared}
+        ended = {t["task_id"] for t in tasks if t["state"] in FINISHED_TASK and t["task_id"] not in again}
+        _finish(api, pipeline, run_id, console, ended)
+
+
+def _conf(dag: Json, full_refresh: bool, skip_stages: str) -> dict[str, Any]:
+    """The choices of this run; what is not chosen keeps the pipeline's own defaults."""
+    conf: dict[str, Any] = {}
+    if full_refresh:
+        conf["full_refresh"] = True
+    if skip_stages:
+        known = dag["params"]["skip_stages"]["schema"]["items"]["enum"]
+        conf["skip_stages"] = [stage.strip() for stage in skip_stages.split(",") if stage.strip()]
+        for stage in conf["skip_stages"]:
+            if stage not in known:
+                raise click.UsageError(f"Unknown stage {stage!r}. {suggest(stage, known, 'stage')}")
+    return conf
+
+
+def _failed(tasks: list[Json]) -> dict[str, Any]:
+    failed = [task["task_id"] for task in tasks if task["state"] in RETRIED]
+    return {"task_ids": failed} if failed else {}
+
+
+def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
+    """The task called `name`, with or without its stage. A model comes before the test of its name."""
+    found = [t["task_id"] for t in tasks if name in (t["task_id"], t["task_id"].partition(".")[2])]
+    found.sort(key=lambda task_id: "tests" in task_id.partition(".")[0])
+    if not found:
+        known = {task["task_id"].partition(".")[2] or task["task_id"] for task in tasks}
+        raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
+    return {"task_ids": found[:1], "include_downstream": downstream}
+
+
+def _finish(
+    api: AirflowApi, pipeline: str, run_id: str, console: Console, ended: AbstractSet[str] = frozenset()
+) -> None:
+    try:
+        dag_run, tasks = follow(api, pipeline, run_id, console, ended)
+    except KeyboardInterrupt:
+        console.print(f"\nThe run goes on: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
+        raise SystemExit(130) from None
+    shown = [task for task in tasks if task["task_id"] not in ended]
+    if not show_summary(api, dag_run, shown, console):
+        raise SystemExit(1)

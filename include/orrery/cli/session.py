@@ -1,0 +1,99 @@
+"""A running stack with current manifests: what `run` and `retry` start from."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from rich.console import Console
+
+from orrery.cli.airflow_api import AirflowApi, Json
+from orrery.config.errors import OrreryError
+from orrery.config.loader import load_pipelines
+from orrery.config.pipeline import Pipeline
+from orrery.config.project import Project
+from orrery.local import Stack, StackInfo
+from orrery.manifest.build import build_manifests
+from orrery.manifest.store import ManifestStore
+
+# How long Airflow may take to read the DAG file after the manifest has changed.
+PARSE_SECONDS = 90.0
+
+
+class NotReadyError(OrreryError):
+    """Airflow does not show the pipeline."""
+
+
+def current_manifests(project: Project, stack: Stack, report: Callable[[str], None]) -> None:
+    """Build the manifests when the project has changed since; raises when dbt cannot parse it.
+
+    A broken pipeline raises nothing here: its error is stored and shown where it is used.
+    """
+    if ManifestStore(project).stale():
+        # dbt's partial parsing holds only when the tasks see the same environment.
+        os.environ.update(stack.dbt_env())
+        build_manifests(project, report)
+
+
+def start(project: Project, console: Console) -> StackInfo:
+    """Start the stack unless it runs, and bring the manifests up to date."""
+    stack = Stack(project.root)
+    report = reporter(console)
+    info = stack.up(report)
+    if info.first_start:
+        console.print(f"Airflow: {info.url}  user {info.username}  password {info.password}", highlight=False)
+    current_manifests(project, stack, report)
+    return info
+
+
+def new_console() -> Console:
+    """The console of a command; in a log or a pipe lines are long rather than folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=250)
+
+
+def reporter(console: Console) -> Callable[[str], None]:
+    """A function that prints a line of progress."""
+
+    def report(line: str) -> None:
+        console.print(line, style="dim", highlight=False, markup=False)
+
+    return report
+
+
+def connect(info: StackInfo) -> AirflowApi:
+    """A client of the stack's Airflow."""
+    return AirflowApi(info.url, info.username, info.password)
+
+
+def checked_pipeline(project: Project, name: str) -> Pipeline:
+    """The settings of a pipeline that is free of errors; raises what is wrong with it."""
+    pipeline = load_pipelines(project).get(name)
+    ManifestStore(project).check(name)
+    return pipeline.config
+
+
+def wait_until_parsed(api: AirflowApi, project: Project, name: str) -> Json:
+    """The DAG of a pipeline, once Airflow has read it from the manifest as it is now."""
+    built = ManifestStore(project).path(name).stat().st_mtime
+    deadline = time.monotonic() + PARSE_SECONDS
+    asked = False
+    while time.monotonic() < deadline:
+        dag = api.dag(name)
+        if dag is not None and not dag["is_stale"] and _timestamp(dag["last_parsed_time"]) > built:
+            return dag
+        if dag is not None and not asked:
+            api.reparse(dag)
+            asked = True
+        time.sleep(0.5)
+    errors = "\n".join(error["stack_trace"] for error in api.import_errors())
+    raise NotReadyError(
+        f"{name}: Airflow has not read the pipeline within {PARSE_SECONDS:.0f} s.\n"
+        + (errors or "  See ./orrery logs dag-processor")
+    )
+
+
+def _timestamp(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

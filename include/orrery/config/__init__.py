@@ -1,0 +1,1 @@
+"""The YAML that users write: models, loading, and errors with places."""

@@ -1,0 +1,251 @@
+"""Loads the pipeline files and turns every mistake in them into a Problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from orrery.config.document import Document, Location, read_document
+from orrery.config.errors import ConfigError, Problem, suggest
+from orrery.config.pipeline import Pipeline
+from orrery.config.project import Project
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class LoadedPipeline:
+    """A valid pipeline file: its name (the DAG id), its settings and its text with places."""
+
+    name: str
+    config: Pipeline
+    document: Document = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """All pipeline files of a project: the valid ones by name, and the errors of the others."""
+
+    valid: Mapping[str, LoadedPipeline]
+    broken: Mapping[str, ConfigError]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all pipelines, broken ones too."""
+        return sorted({*self.valid, *self.broken})
+
+    def get(self, name: str) -> LoadedPipeline:
+        """The pipeline called `name`; raises ConfigError when it is broken or does not exist."""
+        if name in self.valid:
+            return self.valid[name]
+        if name in self.broken:
+            raise self.broken[name]
+        raise ConfigError(
+            [Problem(f"dbt/pipelines/{name}.yml", "no such pipeline", suggest(name, self.names, "pipeline"))]
+        )
+
+
+def load_pipelines(project: Project) -> Pipelines:
+    """Load dbt/pipelines/*.yml (and *.yaml); one broken file leaves the others valid."""
+    valid: dict[str, LoadedPipeline] = {}
+    broken: dict[str, ConfigError] = {}
+    seen: dict[str, str] = {}
+    files = [p for p in sorted(project.pipelines_dir.glob("*.y*ml")) if p.suffix in (".yml", ".yaml")]
+    for path in files:
+        name, shown = path.stem, project.relative(path)
+        try:
+            if name in seen:
+                raise ConfigError(
+                    [
+                        Problem(
+                            shown,
+                            f"the pipeline name {name!r} is already taken by {seen[name]}",
+                            "Rename one of the two files; a file's name is its pipeline's name.",
+                        )
+                    ]
+                )
+            seen[name] = shown
+            valid[name] = _load(path, name, shown)
+        except ConfigError as error:
+            broken[name] = error
+            valid.pop(name, None)
+    _check_after(valid, broken)
+    return Pipelines(valid, broken)
+
+
+def _load(path: Path, name: str, shown: str) -> LoadedPipeline:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            [
+                Problem(
+                    shown,
+                    f"{name!r} cannot be the name of a pipeline",
+                    "Name the file with letters, digits, _ and - only.",
+                )
+            ]
+        )
+    document = read_document(path, shown)
+    config = validate(Pipeline, document)
+    unknown = [stage for stage in config.skip_stages if stage not in config.stage_names]
+    if unknown:
+        raise ConfigError(
+            [
+                document.problem(
+                    _item(document, "skip_stages", stage),
+                    f"unknown stage {stage!r}",
+                    suggest(stage, config.stage_names, "stage"),
+                    at_value=True,
+                )
+                for stage in unknown
+            ]
+        )
+    return LoadedPipeline(name, config, document)
+
+
+def _item(document: Document, key: str, value: str) -> Location:
+    items = document.data.get(key)
+    return (key, items.index(value)) if isinstance(items, list) else (key,)
+
+
+def _check_after(valid: dict[str, LoadedPipeline], broken: dict[str, ConfigError]) -> None:
+    known = {*valid, *broken}
+    for name, pipeline in list(valid.items()):
+        problems = [
+            pipeline.document.problem(
+                ("schedule", "after"), f"unknown pipeline {other!r}", suggest(other, known, "pipeline")
+            )
+            for other in pipeline.config.after
+            if other not in known
+        ]
+        cycle = _cycle(name, lambda key: valid[key].config.after if key in valid else ())
+        if cycle:
+            problems.append(
+                pipeline.document.problem(
+                    ("schedule", "after"),
+                    "the pipelines wait for each other: " + " -> ".join(cycle),
+                    "Remove one of these after entries.",
+                )
+            )
+        if problems:
+            broken[name] = ConfigError(problems)
+    for name in broken:
+        valid.pop(name, None)
+
+
+def _cycle(start: str, parents: Callable[[str], Iterable[str]]) -> list[str]:
+    """The names on a way from `start` back to itself, or an empty list."""
+    ways = [[start]]
+    visited: set[str] = set()
+    while ways:
+        way = ways.pop()
+        for parent in parents(way[-1]):
+            if parent == start:
+                return [*way, parent]
+            if parent not in visited:
+                visited.add(parent)
+                ways.append([*way, parent])
+    return []
+
+
+def validate(model: type[Model], document: Document) -> Model:
+    """`document` as an instance of `model`; raises ConfigError with the place of every mistake."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        mistakes: list[dict[str, Any]] = [dict(item) for item in error.errors()]
+        # A misspelt key is missing under its right name too; one message is enough.
+        misspelt = {item["loc"][:-1] for item in mistakes if item["type"] == "extra_forbidden"}
+        problems = [
+            _problem(model, document, item)
+            for item in mistakes
+            if not (item["type"] == "missing" and item["loc"][:-1] in misspelt)
+        ]
+        raise ConfigError(_without_repeats(problems)) from None
+
+
+def _without_repeats(problems: list[Problem]) -> list[Problem]:
+    # A value that fits no member of a union is reported once per member.
+    unique: dict[tuple[int, int], Problem] = {}
+    for problem in problems:
+        unique.setdefault((problem.line, problem.column), problem)
+    return [unique[place] for place in sorted(unique)]
+
+
+def _problem(model: type[BaseModel], document: Document, error: Mapping[str, Any]) -> Problem:
+    location = _location(document, error["loc"])
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return document.problem(
+            location, f"unknown key {location[-1]!r}", suggest(location[-1], known, "key")
+        )
+    if kind == "orrery":
+        key = context["key"]
+        place = location if key is None else (*location, key)
+        return document.problem(place, context["what"], context["fix"], at_value=key is None)
+    if kind == "literal_error":
+        expected = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
+        return document.problem(
+            location,
+            f"{error['input']!r} is no value of {location[-1]!r}",
+            suggest(error["input"], expected, "value"),
+            at_value=True,
+        )
+    if kind == "missing":
+        return document.problem(location, f"the key {error['loc'][-1]!r} is missing", "Add it.")
+    return document.problem(location, *_wrong_value(location, error), at_value=True)
+
+
+def _location(document: Document, loc: tuple[Any, ...]) -> Location:
+    """The place that pydantic means: it adds the names of union members, which are no keys of the file."""
+    location: Location = ()
+    for part in loc:
+        longer = (*location, part)
+        if longer in document.keys or longer in document.values:
+            location = longer
+    return location
+
+
+_EXPECTED = {
+    "string_type": "text; put the value in quotes",
+    "int_type": "a whole number without quotes",
+    "bool_type": "true or false without quotes",
+    "date_type": "a date such as 2026-01-31",
+    "date_from_datetime_inexact": "a date such as 2026-01-31, without a time",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "tuple_type": "a list, or one value",
+}
+
+
+def _wrong_value(location: Location, error: Mapping[str, Any]) -> tuple[str, str]:
+    key = next((part for part in reversed(location) if isinstance(part, str)), "the file")
+    expected = _EXPECTED.get(error["type"])
+    if expected:
+        return f"{key!r} has the wrong type: {error['input']!r}", f"Write {expected}."
+    return f"{key!r}: {error['input']!r} is not possible", f"{error['msg'][:1].upper()}{error['msg'][1:]}."
+
+
+def _fields(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that are known at `location` inside `model`."""
+    for part in location:
+        if not isinstance(part, str) or part not in model.model_fields:
+            return list(model.model_fields)
+        inner = _models_in(model.model_fields[part].annotation)
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -1,0 +1,200 @@
+"""The pipeline file: one file in dbt/pipelines/ is one Airflow DAG."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from croniter import croniter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from orrery.config.errors import suggest
+
+PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+
+# Stages of tasks, in the order in which they are shown. A pipeline may add stages for its models.
+SOURCE_FRESHNESS = "source_freshness"
+SOURCE_TESTS = "source_tests"
+TESTS = "tests"
+SEED = "seed"
+STAGING = "staging"
+SNAPSHOT = "snapshot"
+CORE = "core"
+CHECK_STAGES = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
+# The task outside of all stages that announces the success of a pipeline to those that come after.
+FINISHED = "finished"
+NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
+
+_RESERVED = (*CHECK_STAGES, FINISHED)
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _error(what: str, fix: str, key: str | None = None) -> PydanticCustomError:
+    """A mistake in the value that is checked, or in its `key` when it is a mapping."""
+    # Braces would be read as placeholders by pydantic, so the texts travel as values.
+    return PydanticCustomError("orrery", "{what}", {"what": what, "fix": fix, "key": key})
+
+
+def _check_selection(value: str) -> str:
+    for token in value.split():
+        if token.startswith("-"):
+            raise _error(
+                f"a selection cannot contain the option {token!r}",
+                "Write only node selectors here, for example: tag:my_product",
+            )
+    if not value.strip():
+        raise _error("the selection is empty", 'Name what to run, for example: "tag:my_product"')
+    return value
+
+
+Selection = Annotated[str, AfterValidator(_check_selection)]
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Selections = Annotated[
+    tuple[Selection, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+
+
+class Block(BaseModel):
+    """Base of every YAML block: unknown keys are errors, values are never converted, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class After(Block):
+    """Start when other pipelines have succeeded."""
+
+    after: Names = Field(description="Run after each of these pipelines has succeeded.", min_length=1)
+
+
+def _off(value: Any) -> Any:
+    # YAML 1.1 reads a bare off as false.
+    return "off" if value is False else value
+
+
+TestsMode = Annotated[Literal["gate", "end", "off"], BeforeValidator(_off)]
+
+
+def _check_schedule(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "none":
+        return None
+    if value.startswith("@"):
+        if value not in PRESETS:
+            raise _error(f"{value!r} is no schedule preset", suggest(value, PRESETS, "preset"))
+        return value
+    if len(value.split()) != 5 or not croniter.is_valid(value):
+        raise _error(
+            f"{value!r} is no cron expression",
+            'Write five fields (minute hour day month weekday) such as "0 6 * * *", or a preset '
+            "such as @daily.",
+        )
+    return value
+
+
+def _kind_of_schedule(value: Any) -> str:
+    return "data" if isinstance(value, dict | After) else "time"
+
+
+# The discriminator keeps errors to the kind of schedule that was meant.
+Schedule = Annotated[
+    Annotated[
+        Annotated[After, Tag("data")] | Annotated[str | None, Tag("time")], Discriminator(_kind_of_schedule)
+    ],
+    BeforeValidator(_check_schedule, json_schema_input_type=str | After | None),
+]
+
+
+class Pipeline(Block):
+    """One pipeline: what it runs, when, and how it behaves in Airflow."""
+
+    description: str = Field("", description="Shown on the DAG's page in Airflow; Markdown.")
+    owner: str | None = Field(
+        None, description="The dbt group that owns the pipeline; nodes with a group of their own keep it."
+    )
+    schedule: Schedule = Field(
+        None,
+        description='A cron expression, a preset such as "@hourly", {after: [pipeline, ...]}, or none.',
+    )
+    select: Selections | None = Field(None, description="dbt node selection: the nodes of the pipeline.")
+    exclude: Selections = Field((), description="dbt node selection: nodes to leave out.")
+    selector: str | None = Field(
+        None, description="The name of a selector in selectors.yml, instead of select."
+    )
+    stages: dict[str, Selections] = Field(
+        default_factory=dict,
+        description="Stages of your own for models, seeds and snapshots: name to dbt node selection.",
+    )
+    skip_stages: Names = Field(
+        (), description="Stages that a run leaves out unless its trigger form says otherwise."
+    )
+    tests: TestsMode = Field(
+        "gate",
+        description="gate: a failed test holds back the children of its model; end: all tests run after "
+        "the last model; off: no tests.",
+    )
+    execute: Literal["per_model"] = Field(
+        "per_model", description="per_model: each task is one dbt process of its own, run by Cosmos."
+    )
+    retries: int = Field(0, ge=0, le=100, description="How often Airflow tries a failed task again.")
+    pool: str | None = Field(None, min_length=1, description="The Airflow pool of the pipeline's tasks.")
+    max_active_runs: int = Field(1, ge=1, description="How many runs of the pipeline may be active at once.")
+    start_date: date | None = Field(None, description="The first day for scheduled runs.")
+    catchup: bool = Field(False, description="Run what was missed since start_date.")
+    tags: Names = Field((), description="Tags of the DAG in Airflow.")
+
+    @field_validator("stages")
+    @classmethod
+    def _check_stage_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in _RESERVED or not _STAGE_NAME.fullmatch(name):
+                raise _error(
+                    f"{name!r} cannot be the name of a stage of nodes",
+                    "Use lower-case letters, digits and _, and none of: " + ", ".join(_RESERVED) + ".",
+                    key=name,
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Pipeline:
+        if (self.select is None) == (self.selector is None):
+            problem = "neither select nor selector is given" if self.select is None else "both are given"
+            raise _error(
+                f"a pipeline needs either select or selector; {problem}",
+                'Write for example: select: "tag:my_product"',
+                key="selector",
+            )
+        if self.catchup and self.start_date is None:
+            raise _error(
+                "catchup needs a start_date", "Add start_date: 2026-01-01, or remove catchup.", key="catchup"
+            )
+        return self
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Every stage that this pipeline may have, in the order of display."""
+        own = tuple(name for name in self.stages if name not in NODE_STAGES)
+        return (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The pipelines whose success starts this one."""
+        return self.schedule.after if isinstance(self.schedule, After) else ()

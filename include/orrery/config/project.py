@@ -1,0 +1,63 @@
+"""Where the parts of a project lie on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Project:
+    """The folders of one Orrery project.
+
+    `root` holds `dags/`, `dbt/` and `include/`. Everything that Orrery makes and that must travel
+    with the project (into an image, say) lies under the dbt target folder; what belongs to this
+    machine alone lies under the state folder of the embedded stack.
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls) -> Project:
+        """The project named by ORRERY_PROJECT_DIR, else the one that this package lies in."""
+        configured = os.environ.get("ORRERY_PROJECT_DIR")
+        return cls(Path(configured) if configured else Path(__file__).resolve().parents[3])
+
+    @property
+    def dbt_dir(self) -> Path:
+        """The dbt project (the folder of dbt_project.yml)."""
+        return self.root / "dbt"
+
+    @property
+    def profiles_dir(self) -> Path:
+        """The folder of profiles.yml; DBT_PROFILES_DIR moves it, as in dbt."""
+        return Path(os.environ.get("DBT_PROFILES_DIR") or self.dbt_dir)
+
+    @property
+    def pipelines_dir(self) -> Path:
+        """The folder of the pipeline files."""
+        return self.dbt_dir / "pipelines"
+
+    @property
+    def target_dir(self) -> Path:
+        """dbt's target folder; ORRERY_TARGET_PATH moves it."""
+        configured = os.environ.get("ORRERY_TARGET_PATH")
+        return self.dbt_dir / configured if configured else self.dbt_dir / "target"
+
+    @property
+    def manifest_dir(self) -> Path:
+        """The folder of the slim manifests that `./orrery build` writes."""
+        return self.target_dir / "orrery"
+
+    @property
+    def schema_dir(self) -> Path:
+        """The folder of the committed JSON Schemas."""
+        return self.root / "include" / "schema"
+
+    def relative(self, path: Path) -> str:
+        """`path` as it is shown to people: relative to the project where it lies inside."""
+        try:
+            return path.relative_to(self.root).as_posix()
+        except ValueError:
+            return str(path)

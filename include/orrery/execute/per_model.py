@@ -1,0 +1,90 @@
+"""`execute: per_model`: every task is one dbt process of its own, run by Cosmos."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosmos import settings
+from cosmos.constants import InvocationMode
+from cosmos.operators.local import (
+    DbtLocalBaseOperator,
+    DbtRunLocalOperator,
+    DbtSeedLocalOperator,
+    DbtSnapshotLocalOperator,
+    DbtSourceLocalOperator,
+    DbtTestLocalOperator,
+)
+
+from orrery.config.errors import OrreryError
+from orrery.config.project import Project
+from orrery.execute.options import RunOptions
+from orrery.execute.profile import profile_config
+from orrery.execute.results import NodeResult, read_results
+from orrery.plan.model import TaskKind
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_OPERATORS: dict[TaskKind, type[DbtLocalBaseOperator]] = {
+    TaskKind.SEED: DbtSeedLocalOperator,
+    TaskKind.MODEL: DbtRunLocalOperator,
+    TaskKind.SNAPSHOT: DbtSnapshotLocalOperator,
+    TaskKind.FRESHNESS: DbtSourceLocalOperator,
+    TaskKind.TEST: DbtTestLocalOperator,
+    TaskKind.UNIT_TEST: DbtTestLocalOperator,
+}
+
+
+class NothingRanError(OrreryError):
+    """dbt ended well without running the node of the task."""
+
+
+class PerModelRun:
+    """One dbt command for the nodes of one task.
+
+    After `execute`, `results` holds what dbt reported and `compiled_sql` the SQL that it ran; both
+    are there after a failure too, as far as dbt came.
+    """
+
+    def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions) -> None:
+        self.results: list[NodeResult] = []
+        self.compiled_sql = ""
+        arguments: dict[str, Any] = {}
+        if options.full_refresh and kind in (TaskKind.SEED, TaskKind.MODEL):
+            arguments["full_refresh"] = True
+        project = Project.find()
+        self._select = select
+        self._operator = _OPERATORS[kind](
+            task_id="dbt",
+            project_dir=str(project.dbt_dir),
+            profile_config=profile_config(project),
+            select=" ".join(select),
+            invocation_mode=InvocationMode.DBT_RUNNER,
+            install_deps=False,
+            emit_datasets=False,
+            # Cosmos takes the newer of the build's partial parse and the one in its own cache.
+            cache_dir=Path(settings.cache_dir) / "orrery",
+            callback=self._collect,
+            **arguments,
+        )
+
+    def execute(self, context: Context) -> None:
+        """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
+        self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
+        if not self.results:
+            raise NothingRanError(
+                f"dbt ran nothing for {' '.join(self._select)}: the project is not the one that the DAG "
+                "was made from.\n  Run ./orrery build"
+            )
+
+    def on_kill(self) -> None:
+        """Stop what dbt does, as far as Cosmos can."""
+        self._operator.on_kill()
+
+    def _collect(self, project_dir: str, **_: Any) -> None:
+        self.results = read_results(Path(project_dir) / "target")
+        self.compiled_sql = self._operator.compiled_sql
+        # A later command in the same folder must not find these files again.
+        shutil.rmtree(Path(project_dir) / "target", ignore_errors=True)

@@ -1,0 +1,92 @@
+"""What dbt says about the nodes that it ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# XCom key of a task's NodeResults.
+RESULT_KEY = "dbt"
+
+# From good to bad; a task is as bad as its worst node.
+_SEVERITY = ("success", "pass", "no-op", "skipped", "warn", "fail", "runtime error", "error")
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """The outcome of one dbt node.
+
+    `status` is dbt's own word; `seconds` is dbt's execution time; `rows_affected` is what the
+    adapter reports (None for tests, and where it does not know, as for views); `failures` is the
+    number of rows that failed a test.
+    """
+
+    unique_id: str
+    status: str
+    seconds: float
+    rows_affected: int | None
+    failures: int | None
+    message: str | None
+
+
+def read_results(target: Path) -> list[NodeResult]:
+    """The results in dbt's target folder: run_results.json, or sources.json after a freshness check."""
+    for name, reader in (("sources.json", _freshness_result), ("run_results.json", _run_result)):
+        path = target / name
+        if path.is_file():
+            return [reader(result) for result in json.loads(path.read_bytes())["results"]]
+    return []
+
+
+def summary(results: Iterable[NodeResult]) -> dict[str, Any]:
+    """The results of one task as an XCom value: totals, and one entry per node."""
+    nodes = list(results)
+    known = [node.rows_affected for node in nodes if node.rows_affected is not None]
+    worst = max((node.status for node in nodes), key=_severity, default="success")
+    messages = [_told(node) for node in nodes if node.message and _severity(node.status) >= _severity("warn")]
+    return {
+        "status": worst,
+        "seconds": round(sum(node.seconds for node in nodes), 3),
+        "rows_affected": sum(known) if known else None,
+        "message": "\n".join(messages) or None,
+        "nodes": [asdict(node) for node in nodes],
+    }
+
+
+def _told(node: NodeResult) -> str:
+    """The message of a node; that of a test does not name the test, so its name comes first."""
+    kind, *rest = node.unique_id.split(".")
+    return f"{rest[1]}: {node.message}" if kind in ("test", "unit_test") else str(node.message)
+
+
+def _severity(status: str) -> int:
+    return _SEVERITY.index(status) if status in _SEVERITY else len(_SEVERITY)
+
+
+def _run_result(result: dict[str, Any]) -> NodeResult:
+    builds = result["unique_id"].split(".", 1)[0] in ("model", "seed", "snapshot")
+    rows = (result.get("adapter_response") or {}).get("rows_affected") if builds else None
+    return NodeResult(
+        unique_id=result["unique_id"],
+        status=result["status"],
+        seconds=result["execution_time"],
+        # PostgreSQL reports -1 for statements without rows, such as create view.
+        rows_affected=rows if isinstance(rows, int) and rows >= 0 else None,
+        failures=result.get("failures"),
+        message=result.get("message"),
+    )
+
+
+def _freshness_result(result: dict[str, Any]) -> NodeResult:
+    age = result.get("max_loaded_at_time_ago_in_s")
+    return NodeResult(
+        unique_id=result["unique_id"],
+        status=result["status"],
+        seconds=result.get("execution_time", 0.0),
+        rows_affected=None,
+        failures=None,
+        message=result.get("error") or (f"loaded {age:.0f} s ago" if age is not None else None),
+    )

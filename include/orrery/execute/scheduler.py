@@ -1,0 +1,31 @@
+"""Airflow's scheduler with dbt already imported: `python -m orrery.execute.scheduler`.
+
+LocalExecutor forks a process for every task. What the scheduler has imported, each of them has
+already; otherwise every task would spend three seconds importing dbt and Cosmos.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+_PRELOADED = (
+    "dbt.cli.main",
+    "dbt.adapters.postgres",
+    "orrery.execute.per_model",
+    "orrery.render",
+)
+
+
+def main() -> None:
+    """Become the scheduler; arguments are those of `airflow scheduler`."""
+    for module in _PRELOADED:
+        importlib.import_module(module)
+    from airflow.__main__ import main as airflow
+
+    sys.argv = ["airflow", "scheduler", *sys.argv[1:]]
+    airflow()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()

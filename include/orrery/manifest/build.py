@@ -1,0 +1,154 @@
+"""Builds the manifests: one dbt parse, one dbt ls per selection, one slim manifest per pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orrery.config.document import Location
+from orrery.config.errors import ConfigError, OrreryError, Problem, suggest
+from orrery.config.loader import LoadedPipeline, load_pipelines
+from orrery.config.project import Project
+from orrery.manifest import fingerprint
+from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.hints import similar_selection
+from orrery.manifest.packages import install_packages
+from orrery.manifest.profile import ProfileError
+from orrery.manifest.slim import slim_manifest
+from orrery.manifest.store import ManifestError, ManifestStore
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build found: the number of nodes of each pipeline, or the error of each."""
+
+    nodes: Mapping[str, int]
+    errors: Mapping[str, OrreryError]
+
+
+def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
+    """Build the manifests of all pipelines; a broken pipeline leaves the others built.
+
+    `report` gets a line of plain text per step. Raises ManifestError when dbt cannot parse the
+    project at all; what is wrong is then stored as well, for Airflow to show.
+    """
+    store = ManifestStore(project)
+    # Taken first: a file that is edited during the build makes the result stale, as it should.
+    files = fingerprint.take(project)
+    missing = install_packages(project)
+    if missing:
+        report(f"dbt packages are not installed: {missing}; the pipelines run without them.")
+    report("Parsing the dbt project.")
+    dbt = Dbt(project)
+    try:
+        manifest = dbt.parse()
+    except (DbtError, ProfileError) as error:
+        problem = f"dbt cannot parse {project.relative(project.dbt_dir)}:\n{error}"
+        store.write_index(files, problem, {})
+        raise ManifestError(problem) from None
+    pipelines = load_pipelines(project)
+    nodes: dict[str, int] = {}
+    errors: dict[str, OrreryError] = dict(pipelines.broken)
+    for name, pipeline in pipelines.valid.items():
+        try:
+            slim = _resolve(pipeline, dbt, manifest)
+        except ConfigError as error:
+            errors[name] = error
+            continue
+        store.write(name, slim)
+        nodes[name] = sum(len(slim[key]) for key in ("nodes", "sources", "tests"))
+    texts = {name: str(errors[name]) if name in errors else None for name in pipelines.names}
+    store.write_index(files, None, texts)
+    return Built(nodes, errors)
+
+
+def _resolve(pipeline: LoadedPipeline, dbt: Dbt, manifest: dict[str, Any]) -> dict[str, Any]:
+    config, document = pipeline.config, pipeline.document
+    problems = []
+    groups = {group["name"] for group in manifest.get("groups", {}).values()}
+    if config.owner is not None and config.owner not in groups:
+        problems.append(
+            document.problem(
+                ("owner",),
+                f"unknown dbt group {config.owner!r}",
+                suggest(config.owner, groups, "group"),
+                at_value=True,
+            )
+        )
+    key = "select" if config.selector is None else "selector"
+    resolver = _Resolver(pipeline, dbt, manifest, problems)
+    selected = resolver.nodes((key,), config.select or (), exclude=config.exclude, selector=config.selector)
+    stages = {
+        stage: resolver.nodes(("stages", stage), selection) for stage, selection in config.stages.items()
+    }
+    problems += _overlaps(pipeline, stages)
+    if problems:
+        raise ConfigError(problems)
+    slim = slim_manifest(manifest, selected, stages)
+    if not slim["nodes"] and not slim["sources"]:
+        raise ConfigError([resolver.matches_nothing((key,), config.select or ())])
+    return slim
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    """Resolves the selections of one pipeline with dbt itself."""
+
+    pipeline: LoadedPipeline
+    dbt: Dbt
+    manifest: Mapping[str, Any]
+    problems: list[Problem]
+
+    def nodes(
+        self,
+        location: Location,
+        select: tuple[str, ...],
+        *,
+        exclude: tuple[str, ...] = (),
+        selector: str | None = None,
+    ) -> set[str]:
+        """The nodes that dbt selects; what dbt refuses or finds empty is added to the problems."""
+        try:
+            found = self.dbt.select(select, exclude, selector)
+        except DbtError as error:
+            self.problems.append(
+                self.pipeline.document.problem(
+                    location,
+                    f"dbt does not accept this selection: {str(error).removeprefix('Runtime Error').strip()}",
+                    "See https://docs.getdbt.com/reference/node-selection/syntax",
+                    at_value=True,
+                )
+            )
+            return set()
+        if not found:
+            self.problems.append(self.matches_nothing(location, select))
+        return found
+
+    def matches_nothing(self, location: Location, select: tuple[str, ...]) -> Problem:
+        """The problem of a selection that leaves nothing to run."""
+        near = similar_selection(select, self.manifest)
+        return self.pipeline.document.problem(
+            location,
+            "the selection matches no node of the dbt project",
+            f"Did you mean {near!r}?" if near else "./orrery dbt ls --select shows what a selection matches.",
+            at_value=True,
+        )
+
+
+def _overlaps(pipeline: LoadedPipeline, stages: Mapping[str, set[str]]) -> list[Problem]:
+    owner: dict[str, str] = {}
+    problems = []
+    for stage, members in stages.items():
+        for uid in sorted(members):
+            first = owner.setdefault(uid, stage)
+            if first != stage:
+                problems.append(
+                    pipeline.document.problem(
+                        ("stages", stage),
+                        f"{uid} is in the stages {first!r} and {stage!r}",
+                        "Make the selections of the stages disjoint.",
+                    )
+                )
+                break
+    return problems

@@ -1,0 +1,66 @@
+"""Which profile and target dbt uses for the project."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment
+
+from orrery.config.errors import OrreryError
+from orrery.config.project import Project
+
+
+class ProfileError(OrreryError):
+    """The profile that dbt_project.yml names cannot be found."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile's name, its target's name, and the file that defines both."""
+
+    name: str
+    target: str
+    file: Path
+
+
+def read_profile(project: Project) -> Profile:
+    """The profile that dbt itself would use: from dbt_project.yml, profiles.yml and DBT_TARGET.
+
+    Cosmos wants profile and target by name, and dbt's partial parsing holds only for the same names:
+    everybody who calls dbt gets them here. Raises ProfileError when profiles.yml lacks the profile.
+    """
+    file = project.profiles_dir / "profiles.yml"
+    name = str(_read(project, project.dbt_dir / "dbt_project.yml").get("profile"))
+    profile = _read(project, file).get(name)
+    if not isinstance(profile, dict):
+        raise ProfileError(
+            f"{project.relative(file)}: there is no profile {name!r}, which dbt_project.yml names.\n"
+            "  Add it, or change the profile in dbt_project.yml."
+        )
+    target = os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
+    return Profile(name, target, file)
+
+
+def _read(project: Project, path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+    except FileNotFoundError:
+        raise ProfileError(f"{project.relative(path)}: there is no such file.\n  Add it.") from None
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{project.relative(path)}: not valid YAML: {error}\n  Mend it.") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _render(text: str) -> str:
+    return Environment(autoescape=False).from_string(text).render(env_var=_env_var)
+
+
+def _env_var(name: str, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ProfileError(f"profiles.yml needs the environment variable {name}.\n  Set it.")
+    return value

@@ -1,0 +1,105 @@
+"""The built manifests on disk: one slim manifest per pipeline and an index of how they were built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from orrery.config.errors import OrreryError
+from orrery.config.project import Project
+from orrery.manifest import fingerprint
+
+# Changes whenever the content of these files changes in a way that an older reader cannot follow.
+FORMAT = 1
+BUILD_COMMAND = "./orrery build"
+
+
+class ManifestError(OrreryError):
+    """The manifest is missing or stale, or dbt could not make one."""
+
+
+class ManifestStore:
+    """Reads and writes the slim manifests of a project."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def path(self, pipeline: str) -> Path:
+        """The slim manifest of a pipeline, in the shape that Cosmos reads."""
+        return self.project.manifest_dir / f"{pipeline}.json"
+
+    @property
+    def index_path(self) -> Path:
+        """The file that says what the manifests were built from."""
+        return self.project.manifest_dir / "index.json"
+
+    def read_index(self) -> dict[str, Any] | None:
+        """The index, or None when nothing (or something of another version) was built."""
+        try:
+            index = orjson.loads(self.index_path.read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return None
+        return cast("dict[str, Any]", index) if index.get("format") == FORMAT else None
+
+    def stale(self) -> list[str]:
+        """Why the manifests must be built again, in words; empty when they are current."""
+        index = self.read_index()
+        if index is None:
+            return ["there is no manifest yet"]
+        return fingerprint.changes(self.project, index["files"])
+
+    def check_current(self) -> None:
+        """Raise ManifestError unless the manifests belong to the project as it is now."""
+        reasons = self.stale()
+        if reasons:
+            shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+            raise ManifestError(
+                f"{self.project.relative(self.index_path)}: the manifest is not current: {shown}.\n"
+                f"  Run {BUILD_COMMAND}"
+            )
+
+    def check(self, pipeline: str) -> None:
+        """Raise ManifestError with what the build found wrong, or when there is no slim manifest."""
+        index = self.read_index()
+        problem = index and (index["problem"] or index["pipelines"].get(pipeline))
+        if problem:
+            raise ManifestError(problem)
+        if index is None or not self.path(pipeline).is_file():
+            raise ManifestError(
+                f"{self.project.relative(self.path(pipeline))}: the manifest of {pipeline!r} is missing.\n"
+                f"  Run {BUILD_COMMAND}"
+            )
+
+    def read(self, pipeline: str) -> dict[str, Any]:
+        """The slim manifest of `pipeline`; raises ManifestError as `check` does."""
+        self.check(pipeline)
+        return cast("dict[str, Any]", orjson.loads(self.path(pipeline).read_bytes()))
+
+    def write(self, pipeline: str, content: dict[str, Any]) -> None:
+        """Store the slim manifest of `pipeline`; readers see the old one or the new one, nothing between."""
+        _write(self.path(pipeline), content)
+
+    def write_index(
+        self, files: dict[str, Any], problem: str | None, pipelines: dict[str, str | None]
+    ) -> None:
+        """Store the index, and remove slim manifests that no pipeline uses any more.
+
+        `problem` is an error of the whole project; `pipelines` maps each pipeline to its own, or None.
+        """
+        _write(
+            self.index_path,
+            {"format": FORMAT, "files": files, "problem": problem, "pipelines": pipelines},
+        )
+        for path in self.project.manifest_dir.glob("*.json"):
+            if path != self.index_path and path.stem not in pipelines:
+                path.unlink()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(orjson.dumps(content))
+    temporary.replace(path)

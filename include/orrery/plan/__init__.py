@@ -1,0 +1,1 @@
+"""A plain description of each pipeline's DAG, made from its file and its manifest."""

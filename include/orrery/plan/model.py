@@ -1,0 +1,61 @@
+"""The description of a DAG: tasks, their groups and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orrery.config.pipeline import Pipeline
+
+
+class TaskKind(StrEnum):
+    """What a task does; the values are dbt's words."""
+
+    SEED = "seed"
+    MODEL = "model"
+    SNAPSHOT = "snapshot"
+    FRESHNESS = "source freshness"
+    TEST = "test"
+    UNIT_TEST = "unit test"
+    # No work of its own: an ephemeral model, or a point that others wait for.
+    MARKER = "marker"
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task: `task_id` is `<stage>.<name>`, `nodes` are the dbt unique ids that it runs.
+
+    `select` holds one dbt selector per node. `upstream` are the ids of the tasks that must have
+    ended; `always` means that their failure does not matter.
+    """
+
+    task_id: str
+    stage: str
+    kind: TaskKind
+    nodes: tuple[str, ...]
+    select: tuple[str, ...]
+    upstream: frozenset[str]
+    owner: str | None
+    doc: str
+    always: bool = False
+
+    @property
+    def name(self) -> str:
+        """The id inside its stage."""
+        return self.task_id.split(".", 1)[1]
+
+
+@dataclass(frozen=True)
+class PipelinePlan:
+    """The DAG of one pipeline.
+
+    `by_node` finds the task that builds a seed, model or snapshot, or that checks a source.
+    """
+
+    name: str
+    config: Pipeline
+    stages: tuple[str, ...]
+    tasks: Mapping[str, TaskPlan]
+    by_node: Mapping[str, str]
+    file: str

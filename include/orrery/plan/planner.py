@@ -1,0 +1,253 @@
+"""Makes the plan of a pipeline: which tasks there are, in which stage, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from graphlib import TopologicalSorter
+from typing import Any
+
+from orrery.config.loader import LoadedPipeline
+from orrery.config.pipeline import (
+    CORE,
+    SEED,
+    SNAPSHOT,
+    SOURCE_FRESHNESS,
+    SOURCE_TESTS,
+    STAGING,
+    TESTS,
+)
+from orrery.plan.doc import node_doc, tests_doc
+from orrery.plan.lineage import Lineage
+from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.names import digest, unique_names
+from orrery.plan.stages import first_tasks, tangled_stage
+
+Resource = dict[str, Any]
+
+# The first task of a stage that must not wait for other stages, and the one that all tests wait for.
+BEGIN_MARKER = "begin"
+END_MARKER = "all_nodes_ended"
+
+
+def plan_pipeline(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> PipelinePlan:
+    """The plan of `pipeline` over its slim manifest (see orrery.manifest.slim)."""
+    return _Planner(pipeline, slim).plan()
+
+
+class _Planner:
+    def __init__(self, pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:
+        self.pipeline = pipeline
+        self.config = pipeline.config
+        self.groups: Mapping[str, Any] = slim["groups"]
+        self.resources: dict[str, Resource] = {**slim["sources"], **slim["nodes"]}
+        self.tests: dict[str, Resource] = slim["tests"] if self.config.tests != "off" else {}
+        self.names = unique_names([*self.resources.values(), *self.tests.values()])
+        parents = {uid: resource["depends_on"]["nodes"] for uid, resource in self.resources.items()}
+        self.parents = {uid: parents[uid] for uid in _parents_first(parents)}
+        self.lineage = Lineage(self.parents)
+        self.tasks: dict[str, TaskPlan] = {}
+        self.by_node: dict[str, str] = {}
+        self.upstream: dict[str, set[str]] = {}
+
+    def plan(self) -> PipelinePlan:
+        data_tests, unit_tests = self._grouped_tests()
+        for uid, resource in self.resources.items():
+            if resource["resource_type"] != "source" or resource.get("freshness"):
+                self._add_resource(uid, resource)
+        test_tasks = [self._add_tests(parents, tests) for parents, tests in data_tests.items()]
+        for uid, parents in self.parents.items():
+            if uid in self.by_node:
+                self._wait(self.by_node[uid], self._tasks_of(parents))
+        for task_id, parents in zip(test_tasks, data_tests, strict=True):
+            self._wire_tests(task_id, parents)
+        for model, tests in unit_tests.items():
+            self._add_unit_tests(model, tests)
+        if self.config.tests == "end":
+            self._put_tests_last()
+        self._untangle_stages()
+        tasks = {
+            tid: replace(task, upstream=frozenset(self.upstream[tid])) for tid, task in self.tasks.items()
+        }
+        used = {task.stage for task in tasks.values()}
+        stages = tuple(stage for stage in self.config.stage_names if stage in used)
+        return PipelinePlan(
+            self.pipeline.name, self.config, stages, tasks, self.by_node, self.pipeline.document.file
+        )
+
+    def _add(self, task: TaskPlan) -> str:
+        if task.task_id in self.tasks:
+            # A test may be called like a model, and a seed like a model of another package.
+            task = replace(task, task_id=f"{task.task_id}_{digest(''.join(task.nodes))}")
+        self.tasks[task.task_id] = task
+        self.upstream[task.task_id] = set(task.upstream)
+        return task.task_id
+
+    def _wait(self, task_id: str, upstream: Iterable[str]) -> None:
+        self.upstream[task_id].update(other for other in upstream if other != task_id)
+
+    def _tasks_of(self, uids: Iterable[str]) -> set[str]:
+        """The tasks of `uids`; for a source that has none, the tasks of what makes its table."""
+        tasks: set[str] = set()
+        for uid in uids:
+            tasks |= {self.by_node[uid]} if uid in self.by_node else self._tasks_of(self.parents[uid])
+        return tasks
+
+    def _first_tasks(self, uids: Iterable[str]) -> set[str]:
+        """The tasks of `uids`; for a source that has none, the tasks of what reads it."""
+        tasks: set[str] = set()
+        for uid in uids:
+            children = self.lineage.children[uid]
+            tasks |= {self.by_node[uid]} if uid in self.by_node else self._first_tasks(children)
+        return tasks
+
+    def _add_resource(self, uid: str, resource: Resource) -> None:
+        """The task that builds a seed, model or snapshot, or that checks how fresh a source is."""
+        stage = _stage(resource)
+        self.by_node[uid] = self._add(
+            TaskPlan(
+                task_id=f"{stage}.{self.names[uid]}",
+                stage=stage,
+                kind=_kind(resource),
+                nodes=(uid,),
+                select=(_selector(resource),),
+                upstream=frozenset(),
+                owner=self._owner(resource),
+                doc=node_doc(resource),
+            )
+        )
+
+    def _grouped_tests(self) -> tuple[dict[tuple[str, ...], list[str]], dict[str, list[str]]]:
+        """Data tests by the nodes that they read (those of one node share a task), unit tests by model."""
+        data: dict[tuple[str, ...], list[str]] = {}
+        unit: dict[str, list[str]] = {}
+        for uid, test in self.tests.items():
+            parents = tuple(sorted(set(test["depends_on"]["nodes"])))
+            if test["resource_type"] == "unit_test":
+                for model in parents:
+                    unit.setdefault(model, []).append(uid)
+            else:
+                # A test of several nodes, or of none, gets a task of its own.
+                key = parents if len(parents) == 1 else (*parents, uid)
+                data.setdefault(key, []).append(uid)
+        # Those of one node come first, for it is their task that keeps the node's name.
+        return dict(sorted(data.items(), key=lambda item: item[0][-1] in self.tests)), unit
+
+    def _add_tests(self, key: tuple[str, ...], tests: list[str]) -> str:
+        parents = [uid for uid in key if uid in self.resources]
+        on_sources = bool(parents) and all(self.resources[p]["resource_type"] == "source" for p in parents)
+        stage = SOURCE_TESTS if on_sources else TESTS
+        subject = parents[0] if key == tuple(parents) else tests[0]
+        return self._add_test_task(stage, self.names[subject], TaskKind.TEST, tests, parents)
+
+    def _add_test_task(self, stage: str, name: str, kind: TaskKind, tests: list[str], on: list[str]) -> str:
+        resources = [self.tests[uid] for uid in tests]
+        owners = [self._owner(self.resources[uid]) for uid in on] or [self._owner({"config": {}})]
+        return self._add(
+            TaskPlan(
+                task_id=f"{stage}.{name}",
+                stage=stage,
+                kind=kind,
+                nodes=tuple(tests),
+                select=tuple(_selector(resource) for resource in resources),
+                upstream=frozenset(),
+                owner=owners[0],
+                doc=tests_doc(resources),
+            )
+        )
+
+    def _wire_tests(self, task_id: str, key: tuple[str, ...]) -> None:
+        parents = [uid for uid in key if uid in self.resources]
+        self._wait(task_id, self._tasks_of(parents))
+        if self.config.tests == "gate" or self.tasks[task_id].stage == SOURCE_TESTS:
+            for task in self._first_tasks(self.lineage.gated_by(parents)):
+                self._wait(task, [task_id])
+
+    def _add_unit_tests(self, model: str, tests: list[str]) -> None:
+        """dbt runs the unit tests of a model before the model, once its parents exist."""
+        task_id = self._add_test_task(TESTS, f"{self.names[model]}__unit", TaskKind.UNIT_TEST, tests, [model])
+        if self.config.tests == "end":
+            self._wait(task_id, [self.by_node[model]])
+        else:
+            self._wait(task_id, self.upstream[self.by_node[model]])
+            self._wait(self.by_node[model], [task_id])
+
+    def _put_tests_last(self) -> None:
+        waited_for = {other for task_id in self.by_node.values() for other in self.upstream[task_id]}
+        last = {task_id for task_id in self.by_node.values() if task_id not in waited_for}
+        tests = [task_id for task_id, task in self.tasks.items() if task.stage == TESTS]
+        if not tests:
+            return
+        # Every test waiting for every last node would be thousands of edges.
+        marker = self._add_marker(
+            TESTS, END_MARKER, last, "All seeds, models and snapshots have ended; the tests begin."
+        )
+        for task_id in tests:
+            self._wait(task_id, [marker])
+
+    def _untangle_stages(self) -> None:
+        """Give stages that wait for each other a first task, as Airflow cannot draw them otherwise."""
+        while True:
+            stage_of = {task_id: task.stage for task_id, task in self.tasks.items()}
+            tangled = tangled_stage(self.config.stage_names, stage_of, self.upstream)
+            if tangled is None:
+                return
+            first = [task for task in first_tasks(stage_of, self.upstream) if stage_of[task] == tangled]
+            marker = self._add_marker(
+                tangled,
+                BEGIN_MARKER,
+                set(),
+                f"Does nothing. Stages before and after {tangled!r} wait for each other's tasks; Airflow can "
+                "draw that when the first task of the stage waits for none.",
+            )
+            for task_id in first:
+                self._wait(task_id, [marker])
+
+    def _add_marker(self, stage: str, name: str, upstream: set[str], doc: str) -> str:
+        return self._add(
+            TaskPlan(
+                task_id=f"{stage}.{name}",
+                stage=stage,
+                kind=TaskKind.MARKER,
+                nodes=(),
+                select=(),
+                upstream=frozenset(upstream),
+                owner=self._owner({"config": {}}),
+                doc=doc,
+                # What failed before does not matter to a point that only waits.
+                always=bool(upstream),
+            )
+        )
+
+    def _owner(self, resource: Resource) -> str | None:
+        group = resource["config"].get("group") or self.config.owner
+        owner = self.groups.get(group, {}).get("owner", {}) if group else {}
+        return owner.get("name") or owner.get("email") or group
+
+
+def _stage(resource: Resource) -> str:
+    if resource.get("stage"):
+        return str(resource["stage"])
+    if resource["resource_type"] == "source":
+        return SOURCE_FRESHNESS
+    if resource["resource_type"] in (SEED, SNAPSHOT):
+        return str(resource["resource_type"])
+    return STAGING if STAGING in resource["fqn"][1:-1] else CORE
+
+
+def _kind(resource: Resource) -> TaskKind:
+    if resource["resource_type"] == "source":
+        return TaskKind.FRESHNESS
+    ephemeral = resource["config"].get("materialized") == "ephemeral"
+    return TaskKind.MARKER if ephemeral else TaskKind(resource["resource_type"])
+
+
+def _selector(resource: Resource) -> str:
+    if resource["resource_type"] == "source":
+        return f"source:{resource['package_name']}.{resource['source_name']}.{resource['name']}"
+    return "fqn:" + ".".join(resource["fqn"])
+
+
+def _parents_first(parents: Mapping[str, list[str]]) -> list[str]:
+    """The nodes, every one after its parents; the slim manifest has them so but for sources."""
+    return list(TopologicalSorter(parents).static_order())

@@ -1,0 +1,42 @@
+"""Everything that keeps pipelines from becoming DAGs, as one error."""
+
+from __future__ import annotations
+
+from orrery.config.errors import OrreryError
+from orrery.config.loader import load_pipelines
+from orrery.config.project import Project
+from orrery.manifest.profile import ProfileError, read_profile
+from orrery.manifest.store import ManifestError, ManifestStore
+
+
+def raise_problems() -> None:
+    """Raise OrreryError with the messages of all broken pipelines, as `./orrery build` prints them."""
+    messages = find_problems(Project.find())
+    if messages:
+        raise OrreryError("\n\n".join(messages.values()))
+
+
+def find_problems(project: Project) -> dict[str, str]:
+    """The message of each broken pipeline by its name; "" stands for the whole project."""
+    store = ManifestStore(project)
+    pipelines = load_pipelines(project)
+    messages = {name: str(error) for name, error in pipelines.broken.items()}
+    try:
+        store.check_current()
+    except ManifestError as error:
+        # A broken file has changed since the last build; mending it comes first, and says enough.
+        return messages or {"": str(error)}
+    index = store.read_index() or {}
+    if index.get("problem"):
+        return {**messages, "": index["problem"]}
+    try:
+        read_profile(project)
+    except ProfileError as error:
+        # Whoever built the manifest may have had settings that are missing here.
+        return {**messages, "": str(error)}
+    for name in pipelines.valid:
+        try:
+            store.check(name)
+        except ManifestError as error:
+            messages[name] = str(error)
+    return messages

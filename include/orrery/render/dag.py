@@ -1,0 +1,165 @@
+"""Turns a plan into an Airflow DAG; Cosmos reads the manifest and draws the lineage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetAll, BaseOperator, Param, TaskGroup, TriggerRule
+from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
+from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
+from cosmos.converter import DbtToAirflowConverter
+
+from orrery.config.pipeline import FINISHED, Pipeline
+from orrery.config.project import Project
+from orrery.execute.marker import MarkerOperator
+from orrery.execute.node import DbtNodeOperator
+from orrery.execute.options import FULL_REFRESH, SKIP_STAGES
+from orrery.execute.profile import profile_config
+from orrery.manifest.store import ManifestStore
+from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+
+CONVERTED = ("seed", "model", "snapshot", "source")
+
+
+def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
+    """The DAG of `plan`; `announced` adds the task whose asset starts the pipelines that come after."""
+    config = plan.config
+    dag = DAG(
+        dag_id=plan.name,
+        description=config.description.strip().partition("\n")[0] or None,
+        doc_md=f"{config.description}\n\nDefined in `{plan.file}`.",
+        schedule=_schedule(config),
+        start_date=datetime.combine(config.start_date, time(), UTC) if config.start_date else None,
+        catchup=config.catchup,
+        max_active_runs=config.max_active_runs,
+        tags=set(config.tags),
+        default_args=_default_args(config),
+    )
+    builder = _Builder(plan, dag)
+    builder.add_nodes(project)
+    builder.add_checks()
+    builder.connect()
+    if announced:
+        builder.announce()
+    # Only now: every task that is made while its DAG has params gets a deep copy of them.
+    dag.params.update(_params(plan))
+    return dag
+
+
+def asset_of(pipeline: str) -> Asset:
+    """The asset that a pipeline updates when it has succeeded."""
+    return Asset(name=f"orrery_{pipeline}", uri=f"orrery://pipeline/{pipeline}")
+
+
+def _schedule(config: Pipeline) -> Any:
+    if config.after:
+        return AssetAll(*(asset_of(name) for name in config.after))
+    return config.schedule
+
+
+def _default_args(config: Pipeline) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"retries": config.retries, "trigger_rule": TriggerRule.NONE_FAILED}
+    if config.pool:
+        arguments["pool"] = config.pool
+    return arguments
+
+
+def _params(plan: PipelinePlan) -> dict[str, Param]:
+    return {
+        FULL_REFRESH: Param(
+            False,
+            type="boolean",
+            title="Full refresh",
+            description="Rebuild incremental models and seeds from nothing (dbt --full-refresh).",
+        ),
+        SKIP_STAGES: Param(
+            [stage for stage in plan.config.skip_stages if stage in plan.stages],
+            type="array",
+            items={"type": "string", "enum": list(plan.stages)},
+            examples=list(plan.stages),
+            title="Stages to leave out",
+            description="Their tasks are skipped in this run; what comes after them runs.",
+        ),
+    }
+
+
+class _Builder:
+    """Adds the tasks of a plan to a DAG."""
+
+    def __init__(self, plan: PipelinePlan, dag: DAG) -> None:
+        self.plan = plan
+        self.dag = dag
+        self.tasks: dict[str, BaseOperator] = {}
+        self._groups: dict[str, TaskGroup] = {}
+        for stage in plan.stages:
+            self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
+
+    def add_nodes(self, project: Project) -> None:
+        """The tasks of seeds, models, snapshots and sources, with the edges of the lineage."""
+
+        # A plain function: Cosmos deep-copies its configuration, and a bound method would take a copy
+        # of this builder and of the DAG with it.
+        def convert(node: Any, **_: Any) -> BaseOperator | None:
+            # A source without freshness has no task.
+            task_id = self.plan.by_node.get(node.unique_id)
+            return self._add(self.plan.tasks[task_id]) if task_id else None
+
+        DbtToAirflowConverter(
+            dag=self.dag,
+            project_config=ProjectConfig(
+                dbt_project_path=project.dbt_dir,
+                manifest_path=ManifestStore(project).path(self.plan.name),
+                install_dbt_deps=False,
+            ),
+            profile_config=profile_config(project),
+            execution_config=ExecutionConfig(),
+            render_config=RenderConfig(
+                load_method=LoadMode.DBT_MANIFEST,
+                test_behavior=TestBehavior.NONE,
+                source_rendering_behavior=SourceRenderingBehavior.ALL,
+                emit_datasets=False,
+                node_converters={DbtResourceType(name): convert for name in CONVERTED},
+            ),
+        )
+
+    def add_checks(self) -> None:
+        """The tasks that Cosmos cannot place: tests, unit tests and markers."""
+        for task in self.plan.tasks.values():
+            if task.task_id not in self.tasks:
+                self._add(task)
+
+    def connect(self) -> None:
+        """The edges that are not in dbt's lineage: from tests to what they hold back, and the like."""
+        for task_id, task in self.plan.tasks.items():
+            operator = self.tasks[task_id]
+            missing = task.upstream - operator.upstream_task_ids
+            if missing:
+                operator.set_upstream([self.tasks[other] for other in sorted(missing)])
+
+    def announce(self) -> None:
+        """A last task that updates the pipeline's asset once everything has succeeded."""
+        last = [task for task in self.tasks.values() if not task.downstream_task_ids]
+        finished = MarkerOperator(task_id=FINISHED, dag=self.dag, outlets=[asset_of(self.plan.name)])
+        finished.set_upstream(last)
+
+    def _add(self, task: TaskPlan) -> BaseOperator:
+        arguments: dict[str, Any] = {
+            "task_id": task.name,
+            "task_group": self._groups[task.stage],
+            "dag": self.dag,
+            "doc_md": task.doc,
+        }
+        if task.owner:
+            arguments["owner"] = task.owner
+        if task.always:
+            arguments["trigger_rule"] = TriggerRule.ALL_DONE
+        operator: BaseOperator
+        if task.kind is TaskKind.MARKER:
+            operator = MarkerOperator(**arguments)
+        else:
+            operator = DbtNodeOperator(
+                kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
+            )
+        self.tasks[task.task_id] = operator
+        return operator

@@ -1,0 +1,153 @@
+"""The graph that a dbt manifest asks for, told from dbt's own manifest.json and the documented rules.
+
+Nothing here comes from orrery.plan or orrery.manifest: it is a second opinion about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Graph = dict[str, set[str]]
+Manifest = Mapping[str, Any]
+
+
+def expected_graph(manifest: Manifest, tag: str, tests: str) -> Graph:
+    """Task ids, and what each waits for, of a pipeline with `select: tag:<tag>` and `tests: <tests>`."""
+    return _Expected(manifest, tag).graph(tests)
+
+
+def differences(expected: Graph, actual: Graph) -> list[str]:
+    """What two graphs differ in, in words."""
+    found = [f"no task {task}" for task in expected.keys() - actual.keys()]
+    found += [f"unexpected task {task}" for task in actual.keys() - expected.keys()]
+    for task in expected.keys() & actual.keys():
+        found += [f"no edge {parent} -> {task}" for parent in expected[task] - actual[task]]
+        found += [f"unexpected edge {parent} -> {task}" for parent in actual[task] - expected[task]]
+    return sorted(found)
+
+
+class _Expected:
+    def __init__(self, manifest: Manifest, tag: str) -> None:
+        everything = {**manifest["nodes"], **manifest["sources"]}
+        # What carries the tag, and the tests of that: dbt selects them along.
+        self.nodes = {
+            uid: node
+            for uid, node in everything.items()
+            if tag in node["tags"] and node["resource_type"] in ("seed", "model", "snapshot", "source")
+        }
+        self.tests = {
+            uid: sorted(set(node["depends_on"]["nodes"]))
+            for uid, node in manifest["nodes"].items()
+            if node["resource_type"] == "test"
+            and (tag in node["tags"] or self.nodes.keys() & set(node["depends_on"]["nodes"]))
+        }
+        self.unit_tested = {
+            model
+            for test in manifest["unit_tests"].values()
+            for model in test["depends_on"]["nodes"]
+            if model in self.nodes
+        }
+        self.parents = {uid: self._parents(uid) for uid in self.nodes}
+
+    def _parents(self, uid: str) -> set[str]:
+        node = self.nodes[uid]
+        if node["resource_type"] == "source":
+            # dbt knows no link between a source and the seed that is its table.
+            return {
+                other
+                for other, maker in self.nodes.items()
+                if maker["resource_type"] == "seed" and maker["relation_name"] == node["relation_name"]
+            }
+        parents = set(node.get("depends_on", {}).get("nodes", []))
+        assert parents <= self.nodes.keys(), "the rules below are for pipelines that select all they read"
+        return parents
+
+    def task(self, uid: str) -> str | None:
+        """The task of a node; a source without thresholds has none."""
+        node = self.nodes[uid]
+        kind = node["resource_type"]
+        if kind == "source":
+            thresholds = [(node["freshness"] or {}).get(key) or {} for key in ("warn_after", "error_after")]
+            if all(threshold.get("count") is None for threshold in thresholds):
+                return None
+            return f"source_freshness.{node['source_name']}__{node['name']}"
+        folders = node["original_file_path"].split("/")[:-1]
+        stage = kind if kind != "model" else "staging" if "staging" in folders else "core"
+        return f"{stage}.{node['name']}"
+
+    def tasks(self, uids: set[str]) -> set[str]:
+        """The tasks of nodes; behind a source without a task stands the seed that makes it."""
+        found: set[str] = set()
+        for uid in uids:
+            task = self.task(uid)
+            found |= {task} if task else self.tasks(self.parents[uid])
+        return found
+
+    def first_tasks(self, uids: set[str]) -> set[str]:
+        """The tasks of nodes; behind a source without a task stand the nodes that read it."""
+        found: set[str] = set()
+        for uid in uids:
+            readers = {other for other, parents in self.parents.items() if uid in parents}
+            task = self.task(uid)
+            found |= {task} if task else self.first_tasks(readers)
+        return found
+
+    def descendants(self, uid: str) -> set[str]:
+        children = {other for other, parents in self.parents.items() if uid in parents}
+        return children.union(*(self.descendants(child) for child in children))
+
+    def gated(self, tested: list[str]) -> set[str]:
+        """The first nodes that descend from everything that a test reads."""
+        if not tested:
+            return set()
+        common = set.intersection(*(self.descendants(uid) for uid in tested))
+        return {uid for uid in common if not self.parents[uid] & common}
+
+    def test_task(self, test: str) -> str:
+        tested = self.tests[test]
+        on_sources = bool(tested) and all(uid.startswith("source.") for uid in tested)
+        stage = "source_tests" if on_sources else "tests"
+        if len(tested) != 1:
+            return f"{stage}.{test.split('.')[2]}"
+        node = self.nodes[tested[0]]
+        return f"{stage}.{node['source_name']}__{node['name']}" if on_sources else f"{stage}.{node['name']}"
+
+    def graph(self, mode: str) -> Graph:
+        graph = {task: self.tasks(self.parents[uid]) for uid in self.nodes if (task := self.task(uid))}
+        if mode == "off":
+            return graph
+        last = graph.keys() - set().union(*graph.values())
+        for test, tested in self.tests.items():
+            task = self.test_task(test)
+            graph[task] = self.tasks(set(tested))
+            if mode == "gate" or task.startswith("source_tests."):
+                for node_task in self.first_tasks(self.gated(tested)):
+                    graph[node_task] |= {task}
+        self.add_unit_tests(graph, mode)
+        if mode == "end":
+            for task in graph:
+                if task.startswith("tests."):
+                    graph[task] |= {"tests.all_nodes_ended"}
+            graph["tests.all_nodes_ended"] = set(last)
+        else:
+            self.add_begin(graph)
+        return graph
+
+    @staticmethod
+    def add_begin(graph: Graph) -> None:
+        """Tests that gate make their stage and those of the models wait for each other."""
+        tests = {task for task in graph if task.startswith("tests.")}
+        for task in tests:
+            if not graph[task] & tests:
+                graph[task] |= {"tests.begin"}
+        graph["tests.begin"] = set()
+
+    def add_unit_tests(self, graph: Graph, mode: str) -> None:
+        for model in self.unit_tested:
+            (task,) = self.tasks({model})
+            unit = f"tests.{self.nodes[model]['name']}__unit"
+            # dbt runs them before the model; at the end they follow it as all tests do.
+            graph[unit] = set(graph[task]) if mode == "gate" else {task}
+            if mode == "gate":
+                graph[task] |= {unit}

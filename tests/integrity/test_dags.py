@@ -1,0 +1,262 @@
+"""The DAG files: which DAGs they give, with which settings, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk import Asset, AssetAll, TriggerRule
+from click.testing import CliRunner
+
+from conftest import write_files
+from integrity.conftest import ROOT, import_errors, load, silent
+from orrery.cli.__main__ import main
+from orrery.config.errors import OrreryError
+from orrery.config.pipeline import PRESETS
+from orrery.config.project import Project
+from orrery.manifest.build import build_manifests
+
+FILES = {path.stem for path in (ROOT / "dbt" / "pipelines").glob("*.yml")}
+
+
+def build(project: Project) -> None:
+    """`./orrery build` without errors."""
+    assert build_manifests(project, silent).errors == {}
+
+
+def command_output(*arguments: str) -> str:
+    """What `./orrery ...` prints."""
+    result = CliRunner().invoke(main, arguments)
+    # The launcher prints errors that are meant for the user.
+    text = str(result.exception) if isinstance(result.exception, OrreryError) else ""
+    return result.output + text
+
+
+def test_the_dags_are_the_pipeline_files(shipped: Any) -> None:
+    assert FILES
+    assert set(shipped.dags) == FILES
+    assert shipped.import_errors == {}
+
+
+def test_a_deleted_and_an_added_file_change_the_dags(copy: Project) -> None:
+    (copy.pipelines_dir / "booking_analytics.yml").rename(copy.pipelines_dir / "renamed.yml")
+    build(copy)
+    bag = load(copy.root)
+    assert set(bag.dags) == {*FILES, "renamed"} - {"booking_analytics"}
+    assert bag.import_errors == {}
+
+
+def test_the_loader_has_no_logic() -> None:
+    for path in (ROOT / "dags").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 10, path
+
+
+def test_the_settings_of_the_shipped_dag(shipped: Any) -> None:
+    settings = yaml.safe_load((ROOT / "dbt/pipelines/booking_analytics.yml").read_text())
+    dag = shipped.dags["booking_analytics"]
+    assert dag.description == settings["description"]
+    assert dag.doc_md == (f"{settings['description']}\n\nDefined in `dbt/pipelines/booking_analytics.yml`.")
+    assert dag.tags == set(settings["tags"])
+    assert dag.schedule == settings["schedule"] == "@hourly"
+    assert (dag.catchup, dag.max_active_runs, dag.max_active_tasks >= 1) == (False, 1, True)
+    # dbt's group of the pipeline and of all its nodes, by the name of its owner.
+    assert {task.owner for task in dag.tasks} == {"Analytics Team"}
+    assert {task.trigger_rule for task in dag.tasks} == {TriggerRule.NONE_FAILED}
+    assert {task.retries for task in dag.tasks} == {0}
+    assert {task.pool for task in dag.tasks} == {"default_pool"}
+
+
+def test_the_trigger_form(shipped: Any) -> None:
+    params = shipped.dags["booking_analytics"].params
+    assert set(params) == {"full_refresh", "skip_stages"}
+    assert params["full_refresh"] is False
+    assert params["skip_stages"] == []
+    stages = ["seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests"]
+    schema = params.get_param("skip_stages").schema
+    assert (schema["type"], schema["items"]) == ("array", {"type": "string", "enum": stages})
+    assert params.get_param("full_refresh").schema["type"] == "boolean"
+
+
+def test_what_a_task_shows_and_runs(shipped: Any) -> None:
+    dag = shipped.dags["booking_analytics"]
+    task = dag.get_task("core.fct_bookings")
+    assert task.doc_md.startswith("**model** `models/booking_analytics/core/fct_bookings.sql`")
+    assert "| column | type | description |" in task.doc_md
+    assert "```sql\n" in task.doc_md
+    assert (task.custom_operator_name, task.stage) == ("dbt model", "core")
+    assert task.select == ("fqn:orrery_demo.booking_analytics.core.fct_bookings",)
+    assert all(task.doc_md for task in dag.tasks)
+    warning = dag.get_task("tests.assert_completed_bookings_are_paid")
+    assert "(warns only)" in warning.doc_md
+
+
+def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project) -> None:
+    text = (
+        "description: |\n  First line.\n\n  More.\nselect: tag:booking_analytics\nowner: analytics\n"
+        "retries: 2\npool: warehouse\nmax_active_runs: 3\nstart_date: 2026-02-03\ncatchup: true\n"
+        "schedule: '30 6 * * 1'\nskip_stages: [seed, tests]\ntests: end\ntags: [one, two]\n"
+        "stages: {marts: path:models/booking_analytics/core}\n"
+    )
+    groups = "groups: [{name: analytics, owner: {email: a@example.com}}]"
+    write_files(
+        copy.root,
+        {"dbt/pipelines/other.yml": text, "dbt/models/booking_analytics/_groups.yml": groups},
+    )
+    build(copy)
+    dag = load(copy.root).dags["other"]
+    assert dag.description == "First line."
+    assert (dag.max_active_runs, dag.catchup, dag.tags) == (3, True, {"one", "two"})
+    assert dag.start_date.isoformat() == "2026-02-03T00:00:00+00:00"
+    assert dag.schedule == "30 6 * * 1"
+    assert {(task.retries, task.pool) for task in dag.tasks} == {(2, "warehouse")}
+    assert {task.owner for task in dag.tasks} == {"a@example.com"}
+    assert dag.params["skip_stages"] == ["seed", "tests"]
+    enum = dag.params.get_param("skip_stages").schema["items"]["enum"]
+    assert "marts" in enum
+    assert "core" not in enum
+    assert "marts.fct_bookings" in dag.task_dict
+    rules = {task.task_id: task.trigger_rule for task in dag.tasks if task.trigger_rule != "none_failed"}
+    assert rules == {"tests.all_nodes_ended": TriggerRule.ALL_DONE}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_airflow_knows_every_preset(preset: str) -> None:
+    from airflow.utils.dates import cron_presets
+
+    # @once is a timetable of its own.
+    assert preset == "@once" or preset in cron_presets
+
+
+def test_one_broken_file_leaves_the_others(copy: Project) -> None:
+    write_files(
+        copy.root,
+        {"dbt/pipelines/broken.yml": "slect: tag:x\n", "dbt/pipelines/empty.yml": "select: tag:nowhere\n"},
+    )
+    printed = command_output("build")
+    bag = load(copy.root)
+    assert set(bag.dags) == FILES
+    ((name, error),) = import_errors(copy.root).items()
+    assert name == "orrery_problems.py"
+    # Word for word what the build printed.
+    for text in (
+        "dbt/pipelines/broken.yml:1:1: unknown key 'slect'",
+        "dbt/pipelines/empty.yml:1:9: the selection",
+    ):
+        assert text in error
+    assert error.strip() in printed
+
+    # Mended, it is a DAG too and the error is gone.
+    write_files(copy.root, {"dbt/pipelines/broken.yml": "select: tag:booking_analytics\n"})
+    (copy.pipelines_dir / "empty.yml").unlink()
+    build(copy)
+    assert set(load(copy.root).dags) == {*FILES, "broken"}
+    assert import_errors(copy.root) == {}
+
+
+def test_a_project_that_dbt_cannot_parse(copy: Project) -> None:
+    write_files(
+        copy.root, {"dbt/models/booking_analytics/core/new.sql": "select * from {{ ref('nowhere') }}"}
+    )
+    printed = command_output("build")
+    error = import_errors(copy.root)["orrery_problems.py"]
+    assert "depends on a node named 'nowhere' which was not found" in error
+    assert error.strip() in printed
+
+
+def test_a_stale_manifest_is_an_error_that_takes_no_dag_away(copy: Project) -> None:
+    before = set(load(copy.root).dags["booking_analytics"].task_dict)
+    write_files(copy.root, {"dbt/models/booking_analytics/core/new.sql": "select 1 as id"})
+    assert import_errors(copy.root) == {
+        "orrery_problems.py": (
+            "dbt/target/orrery/index.json: the manifest is not current: "
+            "models/booking_analytics/core/new.sql is new.\n  Run ./orrery build"
+        )
+    }
+    assert set(load(copy.root).dags["booking_analytics"].task_dict) == before
+    build(copy)
+    assert import_errors(copy.root) == {}
+    assert set(load(copy.root).dags["booking_analytics"].task_dict) == {*before, "core.new"}
+
+
+def test_a_missing_manifest_is_an_error(copy: Project) -> None:
+    shutil.rmtree(copy.manifest_dir)
+    bag = load(copy.root)
+    assert bag.dags == {}
+    assert import_errors(copy.root) == {
+        "orrery_problems.py": (
+            "dbt/target/orrery/index.json: the manifest is not current: there is no manifest yet.\n"
+            "  Run ./orrery build"
+        )
+    }
+
+
+def test_one_pipeline_after_another(copy: Project) -> None:
+    write_files(
+        copy.root,
+        {
+            "dbt/pipelines/second.yml": (
+                "select: fct_bookings\ntests: off\nschedule: {after: booking_analytics}\n"
+            ),
+            "dbt/pipelines/third.yml": (
+                "select: fct_bookings\ntests: off\nschedule: {after: [booking_analytics, second]}\n"
+            ),
+        },
+    )
+    build(copy)
+    dags = load(copy.root).dags
+    first, second, third = (dags[name] for name in ("booking_analytics", "second", "third"))
+    finished = first.get_task("finished")
+    assert finished.outlets == [Asset("orrery_booking_analytics", uri="orrery://pipeline/booking_analytics")]
+    leaves = {task.task_id for task in first.tasks if task.downstream_task_ids == {"finished"}}
+    assert finished.upstream_task_ids == leaves
+    assert {task.task_id for task in first.tasks if not task.downstream_task_ids} == {"finished"}
+    # It succeeds only when nothing has failed.
+    assert finished.trigger_rule == TriggerRule.NONE_FAILED
+    assert assets(second) == {"orrery://pipeline/booking_analytics"}
+    assert assets(third) == {"orrery://pipeline/booking_analytics", "orrery://pipeline/second"}
+    assert isinstance(third.timetable.asset_condition, AssetAll)
+    # Nobody waits for the third.
+    assert "finished" in second.task_dict
+    assert "finished" not in third.task_dict
+
+
+def assets(dag: Any) -> set[str]:
+    """The assets that start a DAG."""
+    return {asset.uri for asset in dag.timetable.asset_condition.objects}
+
+
+def git(root: Path, *arguments: str) -> str:
+    """git in a repository of the test's own, whatever the machine's settings are."""
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"]
+    return subprocess.run([*command, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_model_and_a_pipeline_need_nothing_but_dbt_files(copy: Project) -> None:
+    shutil.copy(ROOT / ".gitignore", copy.root)
+    git(copy.root, "init", "--quiet")
+    git(copy.root, "add", "--all")
+    git(copy.root, "commit", "--quiet", "--message", "before")
+    model = "dbt/models/booking_analytics/core/fct_refunds"
+    write_files(
+        copy.root,
+        {
+            f"{model}.sql": "select payment_id from {{ ref('fct_payments') }}",
+            f"{model}.yml": (
+                "models: [{name: fct_refunds, columns: [{name: payment_id, data_tests: [unique]}]}]"
+            ),
+            "dbt/pipelines/refunds.yml": "select: fct_refunds\n",
+        },
+    )
+    build(copy)
+    bag = load(copy.root)
+    git(copy.root, "add", "--all")
+    changed = git(copy.root, "diff", "--cached", "--name-only").split()
+    assert changed == sorted([f"{model}.sql", f"{model}.yml", "dbt/pipelines/refunds.yml"])
+    assert bag.import_errors == {}
+    assert {*bag.dags} == {*FILES, "refunds"}
+    assert {"core.fct_refunds", "tests.fct_refunds"} <= set(bag.dags["booking_analytics"].task_dict)
+    assert set(bag.dags["refunds"].task_dict) == {"core.fct_refunds", "tests.fct_refunds"}

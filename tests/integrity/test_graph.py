@@ -1,0 +1,146 @@
+"""The tasks, groups and edges of the shipped pipeline are those of dbt's lineage, exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TaskGroup
+from airflow.sdk.exceptions import AirflowDagCycleException
+
+from conftest import write_files
+from integrity.conftest import ROOT, copy_project, load, silent
+from integrity.expected import Graph, differences, expected_graph
+from orrery.manifest.build import build_manifests
+
+TAG = "booking_analytics"
+
+
+def graph_of(dag: Any) -> Graph:
+    """Task ids, and what each waits for."""
+    return {task.task_id: set(task.upstream_task_ids) for task in dag.tasks}
+
+
+def groups_of(dag: Any) -> dict[str, set[str]]:
+    """The task groups of a DAG with the ids of their tasks; none lies in another."""
+    groups = {
+        label: child for label, child in dag.task_group.children.items() if isinstance(child, TaskGroup)
+    }
+    return {name: {child.node_id for child in group.children.values()} for name, group in groups.items()}
+
+
+@pytest.fixture(scope="module")
+def manifest(shipped_target: Path) -> dict[str, Any]:
+    """dbt's own manifest of the shipped project."""
+    return dict(json.loads((shipped_target / "manifest.json").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def modes(tmp_path_factory: pytest.TempPathFactory, shipped_target: Path) -> Iterator[Any]:
+    """A copy of the project with one pipeline per way to run tests."""
+    project = copy_project(tmp_path_factory.mktemp("modes"), shipped_target)
+    files = {
+        f"dbt/pipelines/{mode}.yml": f"select: tag:{TAG}\ntests: {mode}\n" for mode in ("gate", "end", "off")
+    }
+    write_files(project.root, files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORRERY_PROJECT_DIR", str(project.root))
+        patch.delenv("ORRERY_TARGET_PATH", raising=False)
+        assert build_manifests(project, silent).errors == {}
+        yield load(project.root)
+
+
+def test_the_expected_graph_is_worth_comparing_with(manifest: dict[str, Any]) -> None:
+    stages = {task.partition(".")[0] for task in expected_graph(manifest, TAG, "gate")}
+    assert stages == {"seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests"}
+    # Nothing of the project is outside of the pipeline, so that the comparison is of the whole lineage.
+    for section in ("nodes", "sources"):
+        for uid, node in manifest[section].items():
+            assert TAG in node["tags"] or node["resource_type"] == "test", uid
+
+
+def test_the_shipped_pipeline(shipped: Any, manifest: dict[str, Any]) -> None:
+    assert yaml.safe_load((ROOT / "dbt/pipelines/booking_analytics.yml").read_text())["tests"] == "gate"
+    dag = shipped.dags["booking_analytics"]
+    assert differences(expected_graph(manifest, TAG, "gate"), graph_of(dag)) == []
+
+
+@pytest.mark.parametrize("mode", ["gate", "end", "off"])
+def test_each_way_to_run_tests(modes: Any, manifest: dict[str, Any], mode: str) -> None:
+    dag = modes.dags[mode]
+    assert differences(expected_graph(manifest, TAG, mode), graph_of(dag)) == []
+    by_stage: dict[str, set[str]] = {}
+    for task in expected_graph(manifest, TAG, mode):
+        by_stage.setdefault(task.partition(".")[0], set()).add(task)
+    assert groups_of(dag) == by_stage
+    # Groups only group: edges run from task to task.
+    assert not any(group.upstream_group_ids or group.downstream_group_ids for group in groups(dag))
+
+
+@pytest.mark.parametrize("mode", ["gate", "end", "off"])
+def test_airflow_can_order_the_groups(modes: Any, mode: str) -> None:
+    # Its graph page does this, and stays empty where it cannot.
+    ordered = modes.dags[mode].task_group.topological_sort()
+    assert {group.node_id for group in ordered} == set(groups_of(modes.dags[mode]))
+
+
+def test_airflow_cannot_order_groups_that_wait_for_each_other() -> None:
+    with DAG("tangled", schedule=None) as dag:
+        with TaskGroup("a"):
+            first, last = EmptyOperator(task_id="first"), EmptyOperator(task_id="last")
+        with TaskGroup("b"):
+            between = EmptyOperator(task_id="between")
+        first >> between >> last
+    with pytest.raises(AirflowDagCycleException):
+        dag.task_group.topological_sort()
+
+
+def groups(dag: Any) -> list[TaskGroup]:
+    return [child for child in dag.task_group.children.values() if isinstance(child, TaskGroup)]
+
+
+def test_a_few_edges_by_hand(shipped: Any) -> None:
+    graph = graph_of(shipped.dags["booking_analytics"])
+    assert graph["source_freshness.bookings_app__bookings"] == {
+        "seed.raw_bookings",
+        "tests.raw_bookings",
+    } & set(graph)
+    assert graph["core.fct_bookings"] >= {"core.int_bookings__converted_to_eur"}
+    assert graph["tests.assert_monthly_revenue_reconciles"] == {
+        "core.fct_bookings",
+        "core.fct_monthly_revenue",
+        "tests.begin",
+    }
+    assert graph["tests.assert_completed_bookings_are_paid"] >= {"core.fct_bookings", "core.fct_payments"}
+    assert graph["tests.fct_bookings__unit"] == graph["core.fct_bookings"] - {"tests.fct_bookings__unit"}
+    assert "tests.assert_completed_bookings_are_paid" in graph["core.fct_monthly_revenue"]
+
+
+def test_the_comparison_reports_every_kind_of_difference() -> None:
+    expected = {"a": set(), "b": {"a"}, "c": {"b"}}
+    assert differences(expected, {"a": set(), "b": {"a"}, "c": {"b"}}) == []
+    assert differences(expected, {"a": set(), "b": set(), "c": {"b"}}) == ["no edge a -> b"]
+    assert differences(expected, {"a": set(), "b": {"a"}, "c": {"b", "a"}}) == ["unexpected edge a -> c"]
+    assert differences(expected, {"a": set(), "b": {"a"}}) == ["no task c"]
+    assert differences(expected, {**expected, "d": set()}) == ["unexpected task d"]
+
+
+def test_the_comparison_notices_a_change_of_the_lineage(shipped: Any, manifest: dict[str, Any]) -> None:
+    graph = graph_of(shipped.dags["booking_analytics"])
+    changed = json.loads(json.dumps(manifest))
+    nodes = changed["nodes"]
+    nodes["model.orrery_demo.dim_properties"]["depends_on"]["nodes"].remove("model.orrery_demo.fct_bookings")
+    del nodes["model.orrery_demo.dim_booking_history"]
+    changed["nodes"] = {
+        uid: node
+        for uid, node in nodes.items()
+        if "model.orrery_demo.dim_booking_history" not in node["depends_on"].get("nodes", [])
+    }
+    found = differences(expected_graph(changed, TAG, "gate"), graph)
+    assert "unexpected edge core.fct_bookings -> core.dim_properties" in found
+    assert "unexpected task core.dim_booking_history" in found

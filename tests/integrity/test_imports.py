@@ -1,0 +1,158 @@
+"""Imports run one way, and parsing the DAG file stays light."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import FOREIGN, write_files
+from integrity.conftest import ROOT
+
+PACKAGE = ROOT / "include" / "orrery"
+
+# What each part may import of the others. A part that is not listed here has to be thought about.
+PARTS = {
+    "config": set(),
+    "manifest": {"config"},
+    "plan": {"config", "manifest"},
+    # The operators know the kinds of tasks, and dbt's profile.
+    "execute": {"config", "manifest", "plan"},
+    "render": {"config", "manifest", "plan", "execute"},
+    # The stack is a component of its own; its errors are shown as all the others are.
+    "local": {"config"},
+    # The summary reads the XCom that the operators write.
+    "cli": {"config", "manifest", "local", "execute"},
+}
+WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
+# Single modules in place of a whole part.
+ONLY = {
+    ("execute", "manifest"): {"orrery.manifest.profile"},
+    ("execute", "plan"): {"orrery.plan.model"},
+    ("local", "config"): {"orrery.config.errors"},
+    ("cli", "execute"): {"orrery.execute.results"},
+}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            # `from orrery import plan` imports a part, too.
+            for name in node.names:
+                module = str(node.module)
+                yield node.lineno, f"{module}.{name.name}" if module == "orrery" else module
+
+
+def violations(package: Path) -> list[str]:
+    """Every import that runs the wrong way."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        part = path.relative_to(package).parts[0]
+        if part == "__init__.py":
+            continue
+        for line, name in imports(path):
+            place = f"{path.relative_to(package)}:{line}: {name}"
+            top, _, rest = name.partition(".")
+            if top in ("airflow", "cosmos"):
+                if part not in WITH_AIRFLOW:
+                    found.append(place)
+            elif top == "orrery" and rest and not rest.startswith("__version__"):
+                other = rest.partition(".")[0]
+                allowed = ONLY.get((part, other))
+                if other != part and (other not in PARTS[part] or (allowed and name not in allowed)):
+                    found.append(place)
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(PARTS)
+    assert violations(PACKAGE) == []
+
+
+def test_only_the_operators_and_the_build_import_dbt() -> None:
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for _, name in imports(path)
+        if name.partition(".")[0] == "dbt"
+    }
+    assert importers == {"manifest/dbt.py"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config/x.py", "from orrery.manifest.store import ManifestStore"),
+        ("config/x.py", "import orrery.plan.planner"),
+        ("plan/x.py", "def f():\n    from airflow.sdk import DAG"),
+        ("manifest/x.py", "def f():\n    import cosmos"),
+        ("plan/x.py", "from orrery import render"),
+        ("plan/x.py", "from orrery.execute.options import RunOptions"),
+        ("local/x.py", "import airflow"),
+        ("local/x.py", "from orrery.config.loader import load_pipelines"),
+        ("cli/x.py", "from orrery.execute.node import DbtNodeOperator"),
+        ("execute/x.py", "from orrery.render import load_dags"),
+    ],
+)
+def test_an_import_the_wrong_way_is_found(tmp_path: Path, file: str, text: str) -> None:
+    write_files(tmp_path, {file: text, "render/fine.py": "import airflow\nfrom orrery.plan import planner"})
+    (found,) = violations(tmp_path)
+    assert found.startswith(f"{file}:")
+
+
+# Runs a DAG file as Airflow does, and reports what it imported and where it connected to.
+PROBE = """
+import json, runpy, sys
+import croniter  # asks the command `file` about the interpreter, once per process
+calls = []
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        calls.append(event)
+    elif event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork"):
+        calls.append(event)
+sys.addaudithook(hook)
+made = runpy.run_path(sys.argv[2])
+if sys.argv[1] == "break":
+    import socket, dbt.cli.main
+    socket.socket().connect_ex(("127.0.0.1", 1))
+dags = sorted(name for name, value in made.items() if type(value).__name__ == "DAG")
+dbt = sorted(name for name in sys.modules if name == "dbt" or name.startswith("dbt."))
+print("\\n" + json.dumps({"dags": dags, "dbt": dbt, "calls": calls}))
+"""
+
+
+def probe(target: Path, mode: str) -> dict[str, list[str]]:
+    """Load dags/orrery.py in a process of its own."""
+    env = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    env |= {"ORRERY_TARGET_PATH": str(target), "PYTHONPATH": str(ROOT / "include")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, mode, str(ROOT / "dags" / "orrery.py")],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_parsing_imports_no_dbt_and_calls_nobody(shipped_target: Path) -> None:
+    pipelines = sorted(path.stem for path in (ROOT / "dbt" / "pipelines").glob("*.yml"))
+    assert probe(shipped_target, "keep") == {"dags": pipelines, "dbt": [], "calls": []}
+
+
+def test_a_call_and_an_import_of_dbt_would_be_noticed(shipped_target: Path) -> None:
+    found = probe(shipped_target, "break")
+    assert "dbt.cli.main" in found["dbt"]
+    assert "socket.connect" in found["calls"]

@@ -1,0 +1,50 @@
+"""A served Airflow, and the commands as a user calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner, Result
+
+from conftest import WriteProject
+from orrery.cli import follow, pipelines
+from orrery.cli.__main__ import main
+from orrery.config.project import Project
+from orrery.manifest import fingerprint
+from orrery.manifest.store import ManifestStore
+from unit.cli.airflow import Airflow, serve
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def airflow() -> Iterator[Airflow]:
+    with serve(Airflow()) as served:
+        yield served
+
+
+@pytest.fixture
+def shop(write_project: WriteProject) -> Project:
+    """A project whose pipeline `shop` is built, and whose pipeline `broken` is not."""
+    project = write_project(
+        {"dbt/pipelines/shop.yml": "select: a\npool: default_pool", "dbt/pipelines/broken.yml": "slect: a"}
+    )
+    store = ManifestStore(project)
+    store.write("shop", {"nodes": {}})
+    store.write_index(fingerprint.take(project), None, {"shop": None, "broken": "broken is broken"})
+    return project
+
+
+@pytest.fixture
+def orrery(airflow: Airflow, shop: Project, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Calls a command against the served Airflow, in place of the stack of this machine."""
+    info = SimpleNamespace(url=airflow.url, username="admin", password="secret")
+    monkeypatch.setattr(pipelines, "start", lambda project, console: info)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.001)
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments)
+
+    return call

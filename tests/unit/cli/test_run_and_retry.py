@@ -1,0 +1,238 @@
+"""`./orrery run` and `./orrery retry` against an Airflow that answers as the real one does."""
+
+from __future__ import annotations
+
+import pytest
+
+from orrery.cli.airflow_api import AirflowApi
+from orrery.config.errors import OrreryError
+from unit.cli.airflow import Airflow, task
+from unit.cli.conftest import Command
+
+STATES = [
+    task("core.orders", "failed"),
+    task("core.sales", "upstream_failed"),
+    task("core.customers", "success"),
+    task("seed.raw", "skipped"),
+    task("tests.orders", "upstream_failed"),
+    task("source_tests.app__orders", "success"),
+    task("finished", None),
+]
+
+
+def cleared(airflow: Airflow) -> dict[str, object]:
+    """The one request to clear tasks."""
+    (body,) = airflow.bodies("POST", "/clearTaskInstances")
+    return dict(body)
+
+
+def test_run(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [
+        [task("core.a", "running"), task("core.b", None)],
+        [task("core.a", "success", duration=1.5), task("core.b", "success", duration=0.5)],
+    ]
+    result = orrery("run", "shop")
+    assert result.exit_code == 0
+    assert airflow.bodies("POST", "/dagRuns") == [{"logical_date": None, "conf": {}}]
+    assert f"Run r2: {airflow.url}/dags/shop/runs/r2" in result.output
+    assert "\nsuccess         core.a  1.5 s  (1 of 2 in core)\n" in result.output
+    assert "shop: success in 12 s (2 success)" in result.output
+
+
+def test_the_choices_of_a_run(orrery: Command, airflow: Airflow) -> None:
+    assert orrery("run", "shop", "--full-refresh", "--skip-stages", "seed, tests,").exit_code == 0
+    (body,) = airflow.bodies("POST", "/dagRuns")
+    assert body["conf"] == {"full_refresh": True, "skip_stages": ["seed", "tests"]}
+
+
+def test_a_failed_run(orrery: Command, airflow: Airflow) -> None:
+    airflow.states, airflow.outcome = [STATES], "failed"
+    result = orrery("run", "shop")
+    assert result.exit_code == 1
+    assert "./orrery retry shop --failed" in result.output
+
+
+def test_an_unknown_stage_starts_nothing(orrery: Command, airflow: Airflow) -> None:
+    result = orrery("run", "shop", "--skip-stages", "seed,cor")
+    assert result.exit_code == 2
+    assert "Unknown stage 'cor'. Did you mean 'core'?" in result.output
+    assert airflow.bodies("POST", "/dagRuns") == []
+
+
+def test_a_pool_that_does_not_exist(orrery: Command, airflow: Airflow) -> None:
+    airflow.pools = set()
+    result = orrery("run", "shop")
+    assert isinstance(result.exception, OrreryError)
+    assert "Airflow has no pool 'default_pool'" in str(result.exception)
+    assert airflow.bodies("POST", "/dagRuns") == []
+
+
+def test_a_paused_pipeline(orrery: Command, airflow: Airflow) -> None:
+    assert airflow.dag
+    airflow.dag["is_paused"] = True
+    result = orrery("run", "shop")
+    assert str(result.exception) == (
+        "shop is paused in Airflow; a run would wait for ever.\n  ./orrery run shop --unpause"
+    )
+    assert airflow.bodies("POST", "/dagRuns") == []
+    assert orrery("run", "shop", "--unpause").exit_code == 0
+    assert airflow.bodies("PATCH", "/dags/shop") == [{"is_paused": False}]
+    assert len(airflow.bodies("POST", "/dagRuns")) == 1
+
+
+@pytest.mark.parametrize("command", ["run", "retry"])
+@pytest.mark.parametrize(
+    ("pipeline", "message"), [("shpo", "Did you mean 'shop'?"), ("broken", "Did you mean 'select'?")]
+)
+def test_a_pipeline_that_cannot_run(orrery: Command, command: str, pipeline: str, message: str) -> None:
+    result = orrery(command, pipeline, *(["--failed"] if command == "retry" else []))
+    assert isinstance(result.exception, OrreryError)
+    assert message in str(result.exception)
+
+
+def test_retry_failed(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [STATES]
+    result = orrery("retry", "shop", "--failed")
+    assert result.exit_code == 0
+    body = cleared(airflow)
+    assert body["task_ids"] == ["core.orders", "core.sales", "tests.orders"]
+    assert "include_downstream" not in body
+    # Airflow would clear only failed tasks, and leave out what waited for them.
+    assert (body["only_failed"], body["dry_run"], body["dag_run_id"]) == (False, False, "r1")
+    assert "3 of 7 tasks run again." in result.output
+    # What had ended before and does not run again is no news.
+    assert "customers" not in result.output
+
+
+def test_nothing_to_retry(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [[task("core.a", "success"), task("core.b", "skipped")]]
+    result = orrery("retry", "shop", "--failed")
+    assert (result.exit_code, result.output) == (0, "Nothing failed in r1.\n")
+    assert airflow.bodies("POST", "/clearTaskInstances") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id"),
+    [
+        # The model comes before the test of the same name.
+        ("orders", "core.orders"),
+        ("tests.orders", "tests.orders"),
+        ("core.orders", "core.orders"),
+        ("app__orders", "source_tests.app__orders"),
+        ("finished", "finished"),
+    ],
+)
+def test_retry_one(orrery: Command, airflow: Airflow, name: str, task_id: str) -> None:
+    airflow.states = [STATES[::-1]]
+    assert orrery("retry", "shop", "--model", name).exit_code == 0
+    body = cleared(airflow)
+    assert (body["task_ids"], body["include_downstream"]) == ([task_id], False)
+
+
+def test_retry_one_and_what_descends_from_it(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [STATES]
+    assert orrery("retry", "shop", "--model", "orders", "--downstream").exit_code == 0
+    assert cleared(airflow)["include_downstream"] is True
+
+
+def test_retry_in_an_older_run(orrery: Command, airflow: Airflow) -> None:
+    airflow.states, airflow.runs = [STATES], ["r1", "r9"]
+    assert orrery("retry", "shop", "--failed", "--run-id", "r1").exit_code == 0
+    assert cleared(airflow)["dag_run_id"] == "r1"
+
+
+def test_retry_of_an_unknown_node(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [STATES]
+    result = orrery("retry", "shop", "--model", "order")
+    assert str(result.exception) == ("No node is called 'order' in this run.\n  Did you mean 'orders'?")
+    assert airflow.bodies("POST", "/clearTaskInstances") == []
+
+
+def test_retry_of_a_pipeline_that_never_ran(orrery: Command, airflow: Airflow) -> None:
+    airflow.runs = []
+    result = orrery("retry", "shop", "--failed")
+    assert str(result.exception) == "shop has never run.\n  ./orrery run shop"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument 'PIPELINE'"),
+        (["run", "shop", "--nonsense"], "No such option"),
+        (["retry", "shop"], "Give either --failed or --model NAME."),
+        (["retry", "shop", "--failed", "--model", "a"], "Give either --failed or --model NAME."),
+        (["retry", "shop", "--failed", "--downstream"], "--downstream goes with --model NAME."),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["test", "--only", "units"], "There is no folder tests/units; known: unit, integrity"),
+    ],
+)
+def test_argument_errors(orrery: Command, airflow: Airflow, arguments: list[str], message: str) -> None:
+    result = orrery(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert airflow.asked == []
+
+
+def test_a_connection_that_is_lost_for_a_moment(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [STATES]
+    asked = airflow.answer
+
+    def answer(method: str, path: str, query: dict[str, list[str]], body: object) -> tuple[int, object]:
+        if method == "POST" and path.endswith("/dagRuns"):
+            airflow.fail_next = [503, 503, 503]
+        return asked(method, path, query, body)
+
+    airflow.answer = answer  # type: ignore[method-assign]
+    assert orrery("run", "shop").exit_code == 0
+    assert airflow.fail_next == []
+
+
+def test_ctrl_c_leaves_the_run_alone(
+    orrery: Command, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AirflowApi, "task_instances", interrupted)
+    result = orrery("run", "shop")
+    assert result.exit_code == 130
+    assert f"The run goes on: {airflow.url}/dags/shop/runs/r2" in result.output
+
+
+def test_a_wrong_password(airflow: Airflow) -> None:
+    with AirflowApi(airflow.url, "admin", "wrong") as api, pytest.raises(OrreryError) as caught:
+        api.dag("shop")
+    assert str(caught.value) == f"{airflow.url}: Airflow refused the log-in: 401 Invalid credentials"
+
+
+def test_a_token_that_expires_during_a_run(airflow: Airflow) -> None:
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        assert api.dag("shop")
+        airflow.expired.add("t1")
+        assert api.dag("shop")
+    assert airflow.tokens == 2
+
+
+def test_an_airflow_that_does_not_answer(airflow: Airflow) -> None:
+    with AirflowApi("http://127.0.0.1:1", "admin", "secret") as api, pytest.raises(OrreryError) as caught:
+        api.dag("shop")
+    assert "Airflow does not answer" in str(caught.value)
+    assert "./orrery status" in str(caught.value)
+
+
+def test_what_airflow_does_not_know(airflow: Airflow) -> None:
+    airflow.dag = None
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        assert api.dag("shop") is None
+        assert api.xcom("shop", "r1", "core.a", "dbt") is None
+        with pytest.raises(OrreryError, match="Airflow refused GET /dags/shop/dagRuns/r7: 404"):
+            api.run("shop", "r7")
+
+
+def test_many_task_instances_come_in_pages(airflow: Airflow) -> None:
+    airflow.states = [[task(f"core.m{i}", "success") for i in range(250)]]
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        assert [found["task_id"] for found in api.task_instances("shop", "r1")] == [
+            f"core.m{i}" for i in range(250)
+        ]
+    assert len(airflow.asked) == 3

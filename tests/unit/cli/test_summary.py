@@ -1,0 +1,137 @@
+"""The outcome of a run as a table."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orrery.cli.airflow_api import AirflowApi
+from orrery.cli.follow import follow
+from orrery.cli.summary import show_summary
+from unit.cli.airflow import Airflow, task
+
+RUN = {"dag_id": "shop", "dag_run_id": "r1", "state": "success", "duration": 61.4}
+
+
+def shown(airflow: Airflow, tasks: list[dict[str, Any]], state: str = "success") -> tuple[bool, list[str]]:
+    """Whether the run succeeded, and the lines that are printed."""
+    console = Console(file=io.StringIO(), width=140)
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        succeeded = show_summary(api, {**RUN, "state": state}, tasks, console)
+    return succeeded, [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def test_a_run_that_succeeded(airflow: Airflow) -> None:
+    airflow.xcoms = {
+        "core.a": {"status": "success", "rows_affected": 12345, "message": None},
+        "core.v": {"status": "success", "rows_affected": None, "message": None},
+        "tests.a": {"status": "warn", "rows_affected": None, "message": "Got 2 results\nmore"},
+    }
+    succeeded, lines = shown(
+        airflow,
+        [
+            task("core.later", "skipped"),
+            task("core.v", "success", start_date="2026-01-01T00:00:02", duration=0.04),
+            task("core.a", "success", start_date="2026-01-01T00:00:01", duration=1.26),
+            task("tests.a", "success", start_date="2026-01-01T00:00:03", duration=2.0),
+            task("finished", "success", start_date="2026-01-01T00:00:04", operator_name="marker"),
+        ],
+    )
+    assert succeeded
+    assert lines == [
+        "stage node state seconds rows message",
+        "core a success 1.3 12,345",
+        "core v success 0.0",
+        "core later skipped",
+        "tests a warning 2.0 Got 2 results",
+        "",
+        "shop: success in 61 s (2 success, 1 skipped, 1 warning)",
+        f"Graph: {airflow.url}/dags/shop/runs/r1",
+    ]
+
+
+def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
+    message = 'Database Error in model a\n  column "x" [oops] does not exist\n  LINE 3'
+    airflow.xcoms = {"core.a": {"status": "error", "message": message}}
+    succeeded, lines = shown(
+        airflow, [task("core.a", "failed", duration=1.0), task("core.b", "upstream_failed")], "failed"
+    )
+    assert not succeeded
+    assert lines == [
+        "stage node state seconds rows message",
+        "core a failed 1.0 Database Error in model a",
+        "core b upstream_failed",
+        "",
+        f"core.a failed {airflow.url}/dags/shop/runs/r1/tasks/core.a",
+        "Database Error in model a",
+        'column "x" [oops] does not exist',
+        "LINE 3",
+        "",
+        "shop: failed in 61 s (1 failed, 1 upstream_failed)",
+        f"Graph: {airflow.url}/dags/shop/runs/r1",
+        "After mending it, run the failed nodes and what waits for them:",
+        "./orrery retry shop --failed",
+    ]
+
+
+def test_a_failure_without_a_message_shows_the_end_of_the_log(airflow: Airflow) -> None:
+    airflow.logs = {"core.a": [f"line {i}" for i in range(30)]}
+    _, lines = shown(airflow, [task("core.a", "failed", duration=1.0)], "failed")
+    assert [line for line in lines if line.startswith("line ")] == [f"line {i}" for i in range(10, 30)]
+
+
+def test_follow_prints_each_end_once(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orrery.cli.follow.POLL_SECONDS", 0.001)
+    airflow.outcome = "failed"
+    airflow.states = [
+        [task("core.old", "success"), task("core.a", "queued"), task("core.b", None)],
+        [task("core.old", "success"), task("core.a", "success", duration=1.25), task("core.b", "running")],
+        [task("core.old", "success"), task("core.a", "success", duration=1.25), task("core.b", "failed")],
+    ]
+    console = Console(file=io.StringIO(), width=140)
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        run, tasks = follow(api, "shop", "r1", console, {"core.old"})
+    assert run["state"] == "failed"
+    assert [item["state"] for item in tasks] == ["success", "success", "failed"]
+    printed = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert printed == [
+        ["success", "core.a", "1.2", "s", "(1", "of", "2", "in", "core)"],
+        ["failed", "core.b", "(2", "of", "2", "in", "core)"],
+    ]
+
+
+def test_a_run_that_waits_for_another_says_so_once(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orrery.cli.follow.POLL_SECONDS", 0.001)
+    monkeypatch.setattr("orrery.cli.follow.QUEUED_SECONDS", 0.0)
+    airflow.queued = 3
+    console = Console(file=io.StringIO(), width=140)
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        follow(api, "shop", "r1", console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed == "Waiting for another run of shop to end (max_active_runs).\n"
+
+
+def test_follow_on_a_terminal(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orrery.cli.follow.POLL_SECONDS", 0.001)
+    airflow.states = [
+        [task("core.a", "success"), task("core.b", "running"), task("core.c", None)],
+        [task("core.a", "success"), task("core.b", "success"), task("core.c", "success")],
+    ]
+    console = Console(file=io.StringIO(), width=140, force_terminal=True, color_system=None)
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        follow(api, "shop", "r1", console)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3/3" in output
+
+
+def test_follow_gives_up_when_airflow_stays_away(airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orrery.cli.airflow_api import ApiError
+
+    monkeypatch.setattr("orrery.cli.follow.POLL_SECONDS", 0.001)
+    monkeypatch.setattr("orrery.cli.follow.PATIENCE_SECONDS", 0.0)
+    airflow.fail_next = [503, 503, 503]
+    with AirflowApi(airflow.url, "admin", "secret") as api, pytest.raises(ApiError, match="503"):
+        follow(api, "shop", "r1", Console(file=io.StringIO()))

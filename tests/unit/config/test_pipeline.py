@@ -1,0 +1,192 @@
+"""The pipeline file's models: what they accept, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from conftest import WriteProject
+from orrery.config.errors import ConfigError
+from orrery.config.loader import load_pipelines
+from orrery.config.pipeline import Pipeline
+from orrery.config.project import Project
+from orrery.config.schema import stale_schemas, write_schemas
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = sorted((ROOT / "dbt" / "pipelines").glob("*.yml"))
+SCHEMA: dict[str, Any] = json.loads((ROOT / "include" / "schema" / "pipeline.json").read_bytes())
+
+
+def load(write_project: WriteProject, text: str) -> Pipeline:
+    """The pipeline that `text` describes; raises what is wrong with it."""
+    return load_pipelines(write_project({"dbt/pipelines/trial.yml": text})).get("trial").config
+
+
+def test_every_key_set(write_project: WriteProject) -> None:
+    config = load(
+        write_project,
+        "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
+        "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\nexecute: per_model\n"
+        "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
+    )
+    assert config.model_dump() == {
+        "description": "D",
+        "owner": "o",
+        "schedule": "0 6 * * *",
+        "select": ("a", "b+"),
+        "exclude": ("c",),
+        "selector": None,
+        "stages": {"bronze": ("path:x",), "core": ("y", "z")},
+        "skip_stages": ("bronze",),
+        "tests": "end",
+        "execute": "per_model",
+        "retries": 2,
+        "pool": "p",
+        "max_active_runs": 3,
+        "start_date": date(2026, 1, 31),
+        "catchup": True,
+        "tags": ("t", "u"),
+    }
+    # A new key must be added above.
+    assert config.model_fields_set == set(Pipeline.model_fields) - {"selector"}
+
+
+def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: WriteProject) -> None:
+    config = load(write_project, "select: a\nstages: {silver: b, bronze: c, core: d}")
+    assert config.stage_names == (
+        *("seed", "source_freshness", "source_tests"),
+        *("silver", "bronze"),
+        *("staging", "snapshot", "core", "tests"),
+    )
+
+
+@pytest.mark.parametrize("mode", ["gate", "end", "off", "'off'"])
+def test_tests_as_people_write_it(write_project: WriteProject, mode: str) -> None:
+    # A bare off is false in YAML 1.1.
+    assert load(write_project, f"select: a\ntests: {mode}").tests == mode.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"), [("none", None), ("None", None), ("~", None), ("'@daily'", "@daily")]
+)
+def test_schedule(write_project: WriteProject, text: str, schedule: str | None) -> None:
+    assert load(write_project, f"select: a\nschedule: {text}").schedule == schedule
+
+
+@pytest.mark.parametrize("cron", ["0 6 * *", "0 0 6 * * *", "61 * * * *", "* * 32 * *", "daily", ""])
+def test_refused_cron(write_project: WriteProject, cron: str) -> None:
+    with pytest.raises(ConfigError, match="is no cron expression"):
+        load(write_project, f"select: a\nschedule: '{cron}'")
+
+
+@pytest.mark.parametrize("text", ["!!bool maybe", "!!timestamp maybe", "!!int maybe", "!maybe maybe"])
+def test_a_tag_that_does_not_fit_is_read_as_text(write_project: WriteProject, text: str) -> None:
+    assert load(write_project, f"select: {text}").select == ("maybe",)
+
+
+def test_a_byte_order_mark_does_no_harm(write_project: WriteProject) -> None:
+    assert load(write_project, "\ufeffselect: a").select == ("a",)
+
+
+def test_the_name_of_a_file_must_suit_airflow(write_project: WriteProject) -> None:
+    project = write_project({"dbt/pipelines/my bookings.yml": "select: a"})
+    with pytest.raises(ConfigError, match="letters, digits, _ and - only"):
+        load_pipelines(project).get("my bookings")
+
+
+def test_an_unknown_pipeline_gets_the_nearest_name(write_project: WriteProject) -> None:
+    project = write_project({"dbt/pipelines/bookings.yml": "select: a"})
+    with pytest.raises(ConfigError, match="Did you mean 'bookings'"):
+        load_pipelines(project).get("boking")
+
+
+def test_a_project_without_pipelines(write_project: WriteProject) -> None:
+    pipelines = load_pipelines(write_project({}))
+    assert pipelines.names == []
+    with pytest.raises(ConfigError, match="There is no pipeline yet"):
+        pipelines.get("bookings")
+
+
+def described(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key in a JSON Schema with its own schema."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {}).items()
+        for value in schema.values():
+            yield from described(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from described(value)
+
+
+def test_every_key_of_the_schema_has_a_description() -> None:
+    keys = dict(described(SCHEMA))
+    assert {"select", "schedule", "after"} <= set(keys)
+    assert [
+        key for key, value in keys.items() if not re.search(r"\w.*\.$", value.get("description", ""))
+    ] == []
+
+
+def test_the_committed_schema_is_current() -> None:
+    assert stale_schemas(Project(ROOT)) == []
+
+
+def test_a_stale_schema_is_noticed(write_project: WriteProject) -> None:
+    project = write_project({})
+    path = project.schema_dir / "pipeline.json"
+    assert stale_schemas(project) == [path]
+    write_schemas(project)
+    assert stale_schemas(project) == []
+    path.write_text(path.read_text().replace("per_model", "per_node"))
+    assert stale_schemas(project) == [path]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_pipeline_file_fits_the_schema(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"select": "a", "retrys": 2},
+        {"select": "a", "schedule": {"aftr": ["b"]}},
+        {"select": "a", "tests": "gates"},
+        {"select": "a", "retries": "2"},
+    ],
+)
+def test_the_schema_refuses(data: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"select": "a", "schedule": "@daily"},
+        {"select": ["a", "b"], "schedule": {"after": "c"}, "tests": "off"},
+        {"selector": "a", "schedule": None, "stages": {"bronze": "b"}, "skip_stages": ["seed"]},
+    ],
+)
+def test_the_schema_accepts(data: dict[str, Any]) -> None:
+    jsonschema.validate(data, SCHEMA)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_pipeline_file_leads_editors_to_the_schema(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    comment = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert comment
+    assert os.path.normpath(path.parent / comment[1]) == str(ROOT / "include" / "schema" / "pipeline.json")
+
+
+def test_there_are_shipped_pipeline_files() -> None:
+    assert SHIPPED
