@@ -42,7 +42,33 @@ def trial():
 
 trial()
 """
-UP = "import sys; from pathlib import Path; from orrery.local import Stack; Stack(Path(sys.argv[1])).up()"
+# A first start whose migration stops half way: a sleep in the transaction that makes the 21st table.
+HELD_UP = """
+import sys
+from contextlib import closing
+from pathlib import Path
+import psycopg2
+from orrery.local import Stack
+
+HOLD = '''
+create function hold() returns event_trigger language plpgsql as $$ begin
+    if (select count(*) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace) > 20
+    then perform pg_sleep(600);
+    end if;
+end $$;
+create event trigger hold on ddl_command_start when tag in ('CREATE TABLE') execute function hold();
+'''
+stack = Stack(Path(sys.argv[1]))
+
+def report(line):
+    if line.startswith("preparing the database"):
+        dsn = stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
+        with closing(psycopg2.connect(dsn)) as link:
+            link.autocommit = True
+            link.cursor().execute(HOLD)
+
+stack.up(report)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +93,12 @@ def first(project: Path) -> Iterator[StackInfo]:
     """The stack after its first start, which was killed once in the middle of Airflow's migration."""
     marker = Layout.of(project).marker
     environment = {**os.environ, "PYTHONPATH": str(INCLUDE)}
-    interrupted = subprocess.Popen([sys.executable, "-c", UP, str(project)], env=environment)
+    interrupted = subprocess.Popen([sys.executable, "-c", HELD_UP, str(project)], env=environment)
     try:
-        wait_for("the migration runs", lambda: half_migrated(project) or interrupted.poll() is not None)
+        wait_for("the migration is half way", lambda: half_migrated(project))
         interrupted.kill()
         interrupted.wait()
-        assert processes.find(marker), "the kill came too late to leave anything behind"
+        assert processes.find(marker), "the kill left nothing behind"
         yield Stack(project).up()
     finally:
         Stack(project).down()
@@ -89,13 +115,11 @@ def stack(first: StackInfo, project: Path) -> Stack:
 
 
 def half_migrated(project: Path) -> bool:
-    """True while `airflow db migrate` makes tables."""
+    """True once `airflow db migrate` stands still between two tables."""
     try:
         dsn = Stack(project).warehouse_dsn("postgres").replace("/warehouse", "/airflow")
         with connected(dsn) as link, link.cursor() as cursor:
-            cursor.execute(
-                "select count(*) from pg_stat_activity where usename = 'airflow' and query ilike '%create%'"
-            )
+            cursor.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
             return bool(cursor.fetchone()[0])
     except (StackError, psycopg2.OperationalError):
         return False
