@@ -35,9 +35,11 @@ CORE = "core"
 CHECK_STAGES = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
 # The task outside of all stages that announces the success of a pipeline to those that come after.
 FINISHED = "finished"
+# The task outside of all stages that runs dbt.
+BUILD = "build"
 NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
 
-_RESERVED = (*CHECK_STAGES, FINISHED)
+_RESERVED = (*CHECK_STAGES, FINISHED, BUILD)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -151,8 +153,15 @@ class Pipeline(Block):
         description="gate: a failed test holds back the children of its model; end: all tests run after "
         "the last model; off: no tests.",
     )
-    execute: Literal["per_model"] = Field(
-        "per_model", description="per_model: each task is one dbt process of its own, run by Cosmos."
+    execute: Literal["build", "per_model"] = Field(
+        "build",
+        description="build: one dbt process for the whole pipeline ends the tasks of its nodes; per_model: "
+        "each task is one dbt process of its own, run by Cosmos.",
+    )
+    stale: Literal["fail", "skip", "warn"] = Field(
+        "fail",
+        description="What a source does that is older than its error_after. fail: it fails; skip: it is "
+        "skipped with all that reads it; warn: it is a warning.",
     )
     retries: int = Field(0, ge=0, le=100, description="How often Airflow tries a failed task again.")
     pool: str | None = Field(None, min_length=1, description="The Airflow pool of the pipeline's tasks.")

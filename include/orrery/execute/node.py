@@ -1,13 +1,16 @@
-"""The operator of every dbt task."""
+"""The operators of dbt's nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
+from orrery.config.errors import OrreryError
+from orrery.execute.channel import FAIL_METHOD, ORPHANED, REBUILD
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, summary
 from orrery.plan.model import TaskKind
@@ -17,9 +20,16 @@ if TYPE_CHECKING:
 
     from orrery.execute.per_model import PerModelRun
 
+# How often a node asks for a build that has not come yet.
+_ASK_AGAIN = timedelta(seconds=30)
+
+
+class NodeFailedError(OrreryError):
+    """A dbt node failed; the text is dbt's own."""
+
 
 class DbtNodeOperator(BaseOperator):
-    """Runs one dbt node, or the tests of one node.
+    """One dbt node, or the tests of one node.
 
     It is light, because thousands are made each time a DAG is parsed: dbt and Cosmos' operators are
     imported when the task runs. The XCom `dbt` holds status, seconds, rows affected and messages
@@ -50,21 +60,32 @@ class DbtNodeOperator(BaseOperator):
         self.nodes = nodes
         self.select = select
         self.compiled_sql = ""
-        self._run: PerModelRun | None = None
 
     @property
     def custom_operator_name(self) -> str:
         """What Airflow shows as the operator."""
         return f"dbt {self.kind}"
 
-    def execute(self, context: Context) -> None:
-        """Run dbt for the nodes; raises AirflowSkipException when the run leaves the stage out."""
-        options = RunOptions.from_params(context["params"])
-        if self.stage in options.skip_stages:
-            raise AirflowSkipException(f"This run leaves out the stage {self.stage!r} (skip_stages).")
-        # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
-        from orrery.execute.per_model import PerModelRun
+    def _report(self, context: Context, result: dict[str, Any], compiled_sql: str) -> None:
+        context["ti"].xcom_push(key=RESULT_KEY, value=result)
+        self.compiled_sql = compiled_sql
+        self.overwrite_rtif_after_execution = True
 
+
+class PerModelOperator(DbtNodeOperator):
+    """`execute: per_model`: the task is one dbt process of its own, run by Cosmos."""
+
+    _run: PerModelRun | None = None
+
+    def execute(self, context: Context) -> None:
+        """Run dbt for the nodes; raises AirflowSkipException when the run leaves them out."""
+        # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
+        from orrery.execute.per_model import PerModelRun, reason_to_skip
+
+        options = RunOptions.from_context(context)
+        reason = reason_to_skip(self, options)
+        if reason:
+            raise AirflowSkipException(reason)
         run = self._run = PerModelRun(self.kind, self.select, options)
         failure: str | None = None
         try:
@@ -76,11 +97,50 @@ class DbtNodeOperator(BaseOperator):
             result = summary(run.results)
             if failure and not result["message"]:
                 result.update(status="error", message=failure)
-            context["ti"].xcom_push(key=RESULT_KEY, value=result)
-            self.compiled_sql = run.compiled_sql
-            self.overwrite_rtif_after_execution = True
+            self._report(context, result, run.compiled_sql)
 
     def on_kill(self) -> None:
         """Airflow stops the task."""
         if self._run is not None:
             self._run.on_kill()
+
+
+class BuiltNodeOperator(DbtNodeOperator):
+    """`execute: build`: the task `build` runs the node and ends this task, without a process here.
+
+    A worker sees it in two cases only: when the node failed, and when it was cleared.
+    """
+
+    def execute(self, context: Context) -> None:
+        """The node was cleared: have it built, together with all others that wait."""
+        context["task_state_store"].set(REBUILD, {})  # type: ignore[typeddict-item]
+        self.log.info("The task 'build' of this run is asked to build it.")
+        raise AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after the build: fail with what dbt said, or, if the build has vanished, see what is left."""
+        if next_method == FAIL_METHOD:
+            return super().resume_execution(next_method, next_kwargs, context)
+        context["task_state_store"].set(ORPHANED, {})  # type: ignore[typeddict-item]
+        self.log.warning("Nothing has been heard from the task 'build' of this run for minutes.")
+        raise AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)
+
+    def fail(
+        self,
+        context: Context,
+        result: dict[str, Any],
+        lines: list[list[str]],
+        compiled_sql: str,
+        compiled_paths: list[str],
+    ) -> None:
+        """The build has run the node, and it failed: show what dbt said, and fail."""
+        for _, level, text in lines:
+            getattr(self.log, {"warn": "warning", "error": "error"}.get(level, "info"))("%s", text)
+        if compiled_sql:
+            self.log.info("Compiled SQL:\n%s", compiled_sql)
+        for path in compiled_paths:
+            self.log.info("Compiled SQL in the task 'build': %s", path)
+        self._report(context, result, compiled_sql)
+        raise NodeFailedError(result["message"] or result["status"])

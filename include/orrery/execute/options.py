@@ -6,18 +6,78 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orrery.config.errors import OrreryError, suggest
+
+SELECT = "select"
+EXCLUDE = "exclude"
 FULL_REFRESH = "full_refresh"
+VARS = "vars"
 SKIP_STAGES = "skip_stages"
+THREADS = "threads"
+OPTIONS = (SELECT, EXCLUDE, FULL_REFRESH, VARS, SKIP_STAGES, THREADS)
+MAX_THREADS = 64
+
+
+class OptionsError(OrreryError):
+    """A choice of the run is refused; nothing has been started."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Validated values of the trigger form; Airflow checks them against the DAG's Params."""
+    """Validated values of the trigger form.
 
-    full_refresh: bool
-    skip_stages: frozenset[str]
+    `select` and `exclude` are dbt selections, split at blanks; `variables` are dbt's vars; `threads` is
+    the number of dbt's threads, None for the profile's own.
+    """
+
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    full_refresh: bool = False
+    variables: Mapping[str, Any] | None = None
+    skip_stages: frozenset[str] = frozenset()
+    threads: int | None = None
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the run is about a part of the pipeline only."""
+        return bool(self.select or self.exclude)
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, Any]) -> RunOptions:
+        """The options of the run that a task's context tells of; raises OptionsError.
+
+        Airflow checks the types of the form's values; what else is in the conf of a run it accepts.
+        """
+        for key in context["dag_run"].conf or {}:
+            if key not in OPTIONS:
+                raise OptionsError(
+                    f"Unknown choice {key!r} in the configuration of this run.\n"
+                    f"  {suggest(key, OPTIONS, 'choice')}"
+                )
+        return cls.from_params(context["params"])
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> RunOptions:
-        """The options in a run's params, as found in the task's context."""
-        return cls(bool(params[FULL_REFRESH]), frozenset(params[SKIP_STAGES]))
+        """The options in a run's params; raises OptionsError."""
+        variables, threads = params.get(VARS), params.get(THREADS)
+        if variables is not None and not isinstance(variables, dict):
+            raise OptionsError(f"{VARS} is no JSON object.\n  Write for example: {{'day': '2026-01-31'}}")
+        return cls(
+            select=_selection(SELECT, params.get(SELECT)),
+            exclude=_selection(EXCLUDE, params.get(EXCLUDE)),
+            full_refresh=bool(params.get(FULL_REFRESH)),
+            variables=variables or None,
+            skip_stages=frozenset(params.get(SKIP_STAGES) or ()),
+            threads=threads,
+        )
+
+
+def _selection(name: str, value: str | None) -> tuple[str, ...]:
+    tokens = tuple((value or "").split())
+    for token in tokens:
+        if token.startswith("-"):
+            raise OptionsError(
+                f"{name} cannot contain the option {token!r}.\n"
+                "  Write only node selectors here, for example: tag:my_product"
+            )
+    return tokens

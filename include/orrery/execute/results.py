@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ class NodeResult:
 
     `status` is dbt's own word; `seconds` is dbt's execution time; `rows_affected` is what the
     adapter reports (None for tests, and where it does not know, as for views); `failures` is the
-    number of rows that failed a test.
+    number of rows that failed a test; `adapter_response` is what the warehouse told (BigQuery: bytes
+    processed, job id).
     """
 
     unique_id: str
@@ -30,11 +31,12 @@ class NodeResult:
     rows_affected: int | None
     failures: int | None
     message: str | None
+    adapter_response: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_results(target: Path) -> list[NodeResult]:
     """The results in dbt's target folder: run_results.json, or sources.json after a freshness check."""
-    for name, reader in (("sources.json", _freshness_result), ("run_results.json", _run_result)):
+    for name, reader in (("sources.json", freshness_result), ("run_results.json", run_result)):
         path = target / name
         if path.is_file():
             return [reader(result) for result in json.loads(path.read_bytes())["results"]]
@@ -45,8 +47,8 @@ def summary(results: Iterable[NodeResult]) -> dict[str, Any]:
     """The results of one task as an XCom value: totals, and one entry per node."""
     nodes = list(results)
     known = [node.rows_affected for node in nodes if node.rows_affected is not None]
-    worst = max((node.status for node in nodes), key=_severity, default="success")
-    messages = [_told(node) for node in nodes if node.message and _severity(node.status) >= _severity("warn")]
+    worst = max((node.status for node in nodes), key=severity, default="success")
+    messages = [_told(node) for node in nodes if node.message and severity(node.status) >= severity("warn")]
     return {
         "status": worst,
         "seconds": round(sum(node.seconds for node in nodes), 3),
@@ -62,25 +64,30 @@ def _told(node: NodeResult) -> str:
     return f"{rest[1]}: {node.message}" if kind in ("test", "unit_test") else str(node.message)
 
 
-def _severity(status: str) -> int:
+def severity(status: str) -> int:
+    """How bad a status of dbt is: the higher, the worse; an unknown one is the worst."""
     return _SEVERITY.index(status) if status in _SEVERITY else len(_SEVERITY)
 
 
-def _run_result(result: dict[str, Any]) -> NodeResult:
+def run_result(result: Mapping[str, Any]) -> NodeResult:
+    """One entry of `results` in dbt's run_results.json."""
     builds = result["unique_id"].split(".", 1)[0] in ("model", "seed", "snapshot")
-    rows = (result.get("adapter_response") or {}).get("rows_affected") if builds else None
+    response = result.get("adapter_response") or {}
+    rows = response.get("rows_affected") if builds else None
     return NodeResult(
         unique_id=result["unique_id"],
         status=result["status"],
         seconds=result["execution_time"],
         # PostgreSQL reports -1 for statements without rows, such as create view.
-        rows_affected=rows if isinstance(rows, int) and rows >= 0 else None,
+        rows_affected=int(rows) if isinstance(rows, int | float) and rows >= 0 else None,
         failures=result.get("failures"),
-        message=result.get("message"),
+        message=result.get("message") or None,
+        adapter_response=response,
     )
 
 
-def _freshness_result(result: dict[str, Any]) -> NodeResult:
+def freshness_result(result: Mapping[str, Any]) -> NodeResult:
+    """One entry of `results` in dbt's sources.json."""
     age = result.get("max_loaded_at_time_ago_in_s")
     return NodeResult(
         unique_id=result["unique_id"],

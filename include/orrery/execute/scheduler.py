@@ -12,6 +12,7 @@ import sys
 _PRELOADED = (
     "dbt.cli.main",
     "dbt.adapters.postgres",
+    "orrery.execute.build_run",
     "orrery.execute.per_model",
     "orrery.render",
 )

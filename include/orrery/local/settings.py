@@ -87,6 +87,8 @@ def sections(layout: Layout, saved: Saved, keys: Secrets) -> dict[str, dict[str,
             "min_file_process_interval": "10",
             "parsing_processes": "1",
         },
+        # Through it the api-server learns what has become of the nodes of a build.
+        "state_store": {"backend": "orrery.execute.state_store.NodeStateStore"},
         "usage_data_collection": {"enabled": "False"},
         "cosmos": {
             "enable_telemetry": "False",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import OrreryError
@@ -10,8 +12,9 @@ from orrery.config.project import Project
 from orrery.manifest.profile import read_profile
 
 if TYPE_CHECKING:
-    from dbt.cli.main import dbtRunner
+    from dbt.cli.main import dbtRunnerResult
     from dbt.contracts.graph.manifest import Manifest
+    from dbt_common.events.base_types import EventMsg
 
 
 class DbtError(OrreryError):
@@ -19,11 +22,30 @@ class DbtError(OrreryError):
 
 
 class Dbt:
-    """A dbt project whose parsed manifest is kept between commands."""
+    """A dbt project whose parsed manifest is kept between commands.
 
-    def __init__(self, project: Project) -> None:
+    :param target_dir: dbt's target folder; by default the project's own
+    :param variables: dbt's `--vars`, for parsing and for every command
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        target_dir: Path | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         self.project = project
+        self.target_dir = target_dir or project.target_dir
+        self._variables = dict(variables or {})
         self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The parsed project, which later commands share; they add the compiled SQL to it."""
+        if self._manifest is None:
+            self._manifest = self._invoke(["parse"])
+        return self._manifest
 
     def parse(self) -> dict[str, Any]:
         """Parse the project and return the manifest as in manifest.json; raises DbtError."""
@@ -33,8 +55,7 @@ class Dbt:
                 "  Put the dbt project into this folder."
             )
         self._manifest = self._invoke(["parse"])
-        path = self.project.target_dir / "manifest.json"
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads((self.target_dir / "manifest.json").read_bytes()))
 
     def select(
         self, selection: tuple[str, ...], exclude: tuple[str, ...] = (), selector: str | None = None
@@ -53,24 +74,35 @@ class Dbt:
         )
         return {json.loads(line)["unique_id"] for line in lines}
 
+    def run(
+        self, command: Sequence[str], callback: Callable[[EventMsg], None], **arguments: Any
+    ) -> dbtRunnerResult:
+        """Run a command that may fail; `callback` gets all events, from several threads at once."""
+        return self._result(command, (callback,), **arguments)
+
     def _invoke(self, command: list[str], **arguments: Any) -> Any:
+        result = self._result(command, (), **arguments)
+        if not result.success:
+            raise DbtError(str(result.exception).strip() or f"dbt {command[0]} failed")
+        return result.result
+
+    def _result(
+        self, command: Sequence[str], callbacks: Sequence[Callable[[EventMsg], None]], **arguments: Any
+    ) -> dbtRunnerResult:
+        # dbt costs two seconds of imports; who only reads manifests does not pay them.
+        from dbt.cli.main import dbtRunner
+
         project = self.project
         profile = read_profile(project)
         options = [
             *("--profile", profile.name, "--target", profile.target),
             *("--project-dir", str(project.dbt_dir)),
             *("--profiles-dir", str(project.profiles_dir)),
-            *("--target-path", str(project.target_dir)),
-            *("--log-path", str(project.target_dir / "logs")),
-            *("--log-level", "none", "--quiet", "--no-send-anonymous-usage-stats"),
+            *("--target-path", str(self.target_dir)),
+            *("--log-path", str(self.target_dir / "logs")),
+            *("--log-level", "none", "--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats"),
         ]
-        result = self._runner().invoke([*command, *options], **arguments)
-        if not result.success:
-            raise DbtError(str(result.exception).strip() or f"dbt {command[0]} failed")
-        return result.result
-
-    def _runner(self) -> dbtRunner:
-        # dbt costs two seconds of imports; who only reads manifests does not pay them.
-        from dbt.cli.main import dbtRunner
-
-        return dbtRunner(manifest=self._manifest)
+        if self._variables:
+            arguments["vars"] = self._variables
+        runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
+        return runner.invoke([*command, *options], **arguments)

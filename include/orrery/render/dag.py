@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAll, BaseOperator, Param, TaskGroup, TriggerRule
@@ -12,13 +12,25 @@ from cosmos.converter import DbtToAirflowConverter
 
 from orrery.config.pipeline import FINISHED, Pipeline
 from orrery.config.project import Project
+from orrery.execute.build import DbtBuildOperator
+from orrery.execute.channel import BUILD_TASK
 from orrery.execute.marker import MarkerOperator
-from orrery.execute.node import DbtNodeOperator
-from orrery.execute.options import FULL_REFRESH, SKIP_STAGES
+from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
+from orrery.execute.options import EXCLUDE, FULL_REFRESH, MAX_THREADS, SELECT, SKIP_STAGES, THREADS, VARS
 from orrery.execute.profile import profile_config
 from orrery.manifest.store import ManifestStore
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 
+# The operators of nodes by `execute`.
+NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
+    "build": BuiltNodeOperator,
+    "per_model": PerModelOperator,
+}
+# Tasks of a build take no worker, but each running one counts against its DAG.
+MAX_ACTIVE_TASKS = 1000
+# A build that was killed goes on where it stopped.
+BUILD_RETRIES = 2
+BUILD_RETRY_DELAY = timedelta(seconds=5)
 CONVERTED = ("seed", "model", "snapshot", "source")
 
 
@@ -35,11 +47,14 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         max_active_runs=config.max_active_runs,
         tags=set(config.tags),
         default_args=_default_args(config),
+        **({"max_active_tasks": MAX_ACTIVE_TASKS} if config.execute == "build" else {}),
     )
     builder = _Builder(plan, dag)
     builder.add_nodes(project)
     builder.add_checks()
     builder.connect()
+    if config.execute == "build":
+        builder.add_build()
     if announced:
         builder.announce()
     # Only now: every task that is made while its DAG has params gets a deep copy of them.
@@ -60,18 +75,36 @@ def _schedule(config: Pipeline) -> Any:
 
 def _default_args(config: Pipeline) -> dict[str, Any]:
     arguments: dict[str, Any] = {"retries": config.retries, "trigger_rule": TriggerRule.NONE_FAILED}
-    if config.pool:
+    if config.pool and config.execute == "per_model":
         arguments["pool"] = config.pool
     return arguments
 
 
 def _params(plan: PipelinePlan) -> dict[str, Param]:
     return {
+        SELECT: Param(
+            None,
+            type=["null", "string"],
+            title="Select",
+            description="Only these nodes of the pipeline, in dbt's selection syntax.",
+        ),
+        EXCLUDE: Param(
+            None,
+            type=["null", "string"],
+            title="Exclude",
+            description="All but these nodes of the pipeline, in dbt's selection syntax.",
+        ),
         FULL_REFRESH: Param(
             False,
             type="boolean",
             title="Full refresh",
             description="Rebuild incremental models and seeds from nothing (dbt --full-refresh).",
+        ),
+        VARS: Param(
+            None,
+            type=["null", "object"],
+            title="Vars",
+            description="dbt's --vars, as a JSON object.",
         ),
         SKIP_STAGES: Param(
             [stage for stage in plan.config.skip_stages if stage in plan.stages],
@@ -80,6 +113,14 @@ def _params(plan: PipelinePlan) -> dict[str, Param]:
             examples=list(plan.stages),
             title="Stages to leave out",
             description="Their tasks are skipped in this run; what comes after them runs.",
+        ),
+        THREADS: Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=MAX_THREADS,
+            title="Threads",
+            description="How many nodes dbt runs at once; by default what the profile says.",
         ),
     }
 
@@ -137,6 +178,21 @@ class _Builder:
             if missing:
                 operator.set_upstream([self.tasks[other] for other in sorted(missing)])
 
+    def add_build(self) -> None:
+        """The task that runs dbt, before all that wait for nothing else."""
+        config = self.plan.config
+        first = [task for task in self.tasks.values() if not task.upstream_task_ids]
+        build = DbtBuildOperator(
+            task_id=BUILD_TASK,
+            dag=self.dag,
+            plan=self.plan,
+            retries=max(BUILD_RETRIES, config.retries),
+            retry_delay=BUILD_RETRY_DELAY,
+            doc_md="Runs dbt once for all nodes of the pipeline and ends their tasks.",
+            **({"pool": config.pool} if config.pool else {}),
+        )
+        build.set_downstream(first)
+
     def announce(self) -> None:
         """A last task that updates the pipeline's asset once everything has succeeded."""
         last = [task for task in self.tasks.values() if not task.downstream_task_ids]
@@ -158,7 +214,7 @@ class _Builder:
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
         else:
-            operator = DbtNodeOperator(
+            operator = NODE_OPERATORS[self.plan.config.execute](
                 kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
             )
         self.tasks[task.task_id] = operator

@@ -1,0 +1,59 @@
+"""The operator of the task that runs dbt for a whole pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from orrery.config.errors import OrreryError
+from orrery.execute.options import RunOptions
+from orrery.execute.results import RESULT_KEY
+from orrery.plan.model import PipelinePlan
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class DbtBuildOperator(BaseOperator):
+    """Runs dbt once for all nodes of a pipeline that wait for it, and ends their tasks.
+
+    It fails only when dbt as a whole cannot run; a failed node fails its own task. A mistake in the
+    choices of the run fails it before anything else runs, and is not tried again.
+
+    :param plan: the pipeline
+    """
+
+    custom_operator_name = "dbt build"
+    ui_color = "#d3e4cd"
+
+    def __init__(self, *, plan: PipelinePlan, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+
+    def execute(self, context: Context) -> None:
+        """Build what waits; raises AirflowFailException for mistakes, which no retry mends."""
+        try:
+            options = RunOptions.from_context(context)
+            # dbt costs seconds of imports, which parsing must not pay.
+            from orrery.execute.build_run import BuildRun
+
+            states = BuildRun(self.plan, options, context).execute()
+        except OrreryError as error:
+            context["ti"].xcom_push(key=RESULT_KEY, value=_result("error", str(error)))
+            raise AirflowFailException(str(error)) from error
+        except KeyboardInterrupt:
+            raise AirflowException("The build was stopped; dbt's queries are cancelled.") from None
+        told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
+        self.log.info("dbt build: %s", told)
+        context["ti"].xcom_push(key=RESULT_KEY, value=_result("success", told))
+
+    def on_kill(self) -> None:
+        """Airflow stops the task: end dbt as Ctrl-C would, which cancels its queries."""
+        # Airflow calls this from a signal handler in the main thread, and then goes on with the task.
+        raise KeyboardInterrupt
+
+
+def _result(status: str, message: str) -> dict[str, Any]:
+    return {"status": status, "seconds": None, "rows_affected": None, "message": message, "nodes": []}

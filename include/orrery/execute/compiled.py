@@ -1,0 +1,27 @@
+"""The SQL that dbt made of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
+
+
+def compiled_sql(manifest: Manifest, uids: Sequence[str]) -> str:
+    """The compiled SQL of the nodes; of several, each under its name."""
+    found = {uid: code for uid in uids if (code := getattr(_node(manifest, uid), "compiled_code", None))}
+    if len(found) == 1:
+        return next(iter(found.values())).strip()
+    return "\n\n".join(f"-- {uid.split('.')[2]}\n{code.strip()}" for uid, code in found.items())
+
+
+def compiled_paths(manifest: Manifest, uids: Sequence[str]) -> list[str]:
+    """The files that hold the compiled SQL of the nodes."""
+    paths = (getattr(_node(manifest, uid), "compiled_path", None) for uid in uids)
+    return [str(path) for path in paths if path]
+
+
+def _node(manifest: Manifest, uid: str) -> Any:
+    return manifest.nodes.get(uid)

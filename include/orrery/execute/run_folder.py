@@ -1,0 +1,47 @@
+"""dbt's target folder of one DAG run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from orrery.config.project import Project
+
+# dbt's memory of the parsed project; without it a run would parse everything anew.
+_PARTIAL_PARSE = "partial_parse.msgpack"
+# How many runs of a pipeline keep their compiled SQL and run results; those of the last day all do.
+KEPT = 20
+_DAY = 86400.0
+
+
+def prepare(project: Project, pipeline: str, run_id: str) -> Path:
+    """The target folder of a run, so that runs at the same time do not share files; oldest ones go."""
+    parent = project.target_dir / "runs" / pipeline
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_id)[:80]
+    folder = parent / f"{safe}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    parsed = project.target_dir / _PARTIAL_PARSE
+    with suppress(FileNotFoundError):
+        # Whole or not at all: dbt may be writing a new one.
+        shutil.copy2(parsed, folder / f"{_PARTIAL_PARSE}.copy")
+        (folder / f"{_PARTIAL_PARSE}.copy").rename(folder / _PARTIAL_PARSE)
+    _forget_old(parent)
+    return folder
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only the run itself needed."""
+    for name in (_PARTIAL_PARSE, "graph.gpickle", "graph_summary.json", "semantic_manifest.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _forget_old(parent: Path) -> None:
+    folders = sorted(parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in folders[KEPT:]:
+        if time.time() - folder.stat().st_mtime > _DAY:
+            shutil.rmtree(folder, ignore_errors=True)
