@@ -18,16 +18,17 @@ def generate_project(root: Path, nodes: int, name: str = "generated") -> None:
     count = nodes // 2
     (root / "dbt_project.yml").write_text(
         f"name: {name}\nversion: '1.0'\nprofile: orrery\n"
-        "models:\n  +materialized: view\n  +tags: [bench]\n"
+        "models:\n  +materialized: table\n  +tags: [bench]\n"
         "packages-install-path: \"{{ env_var('ORRERY_DBT_PACKAGES', 'dbt_packages') }}\"\n"
     )
     documented: list[str] = ["models:"]
     for i in range(count):
         parents = [p for p in {i - LAYER_WIDTH, i - LAYER_WIDTH - (i % 7)} if p >= 0]
-        select = " union all ".join(
-            f"select id, amount from {{{{ ref('model_{p:05d}') }}}}" for p in sorted(parents)
+        # One row in every model: the nodes are what is measured, not the warehouse.
+        select = " intersect ".join(
+            f"select 1 as id, 1.5 as amount from {{{{ ref('model_{p:05d}') }}}}" for p in sorted(parents)
         )
-        body = select or f"select {i} as id, {i} * 1.5 as amount"
+        body = select or "select 1 as id, 1.5 as amount"
         (models / f"model_{i:05d}.sql").write_text(
             f"-- model {i}\nwith source as (\n    {body}\n)\nselect id, amount from source\n"
         )

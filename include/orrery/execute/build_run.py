@@ -128,15 +128,13 @@ class BuildRun:
             checks = [task for task in remaining.values() if task.kind is TaskKind.FRESHNESS]
             if not checks:
                 break
-            before = {tid for task in checks for tid in self._descent.ancestors(task.task_id)} & set(
-                remaining
-            )
-            ready = [task for task in checks if not self._descent.ancestors(task.task_id) & before]
+            unchecked = {task.task_id for task in checks}
+            before = {tid for check in unchecked for tid in self._descent.ancestors(check)} & set(remaining)
+            ready = [task for task in checks if before.isdisjoint(self._descent.ancestors(task.task_id))]
             makers = [
                 remaining[tid]
-                for tid in before
-                if remaining[tid] not in checks
-                and not self._descent.ancestors(tid) & {c.task_id for c in checks}
+                for tid in before - unchecked
+                if unchecked.isdisjoint(self._descent.ancestors(tid))
             ]
             chosen = ready or makers
             if ready:
@@ -172,8 +170,7 @@ class BuildRun:
         result = self._dbt.run(
             ["build"],
             collector,
-            select=tuple(selector for task in tasks for selector in task.select),
-            indirect_selection="empty",
+            **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
             **({"full_refresh": True} if self._options.full_refresh else {}),
             **({"threads": self._options.threads} if self._options.threads else {}),
         )
@@ -224,6 +221,7 @@ class BuildRun:
             self._skip_stale(record)
         else:
             result = summary(record.results)
+            warned = severity(result["status"]) >= severity("warn")
             self._log(record, "Built by the task 'build' of this run.")
             self._end(
                 Update(
@@ -233,9 +231,7 @@ class BuildRun:
                     end=record.end,
                     result=result,
                     rendered=self._rendered(record),
-                    note=f"Warning: {result['message']}"
-                    if severity(result["status"]) >= severity("warn")
-                    else None,
+                    note=f"Warning: {result['message']}" if warned else None,
                 )
             )
 

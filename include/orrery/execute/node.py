@@ -117,9 +117,7 @@ class BuiltNodeOperator(DbtNodeOperator):
         self.log.info("The task 'build' of this run is asked to build it.")
         raise AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)
 
-    def resume_execution(
-        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
-    ) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the build: fail with what dbt said, or, if the build has vanished, see what is left."""
         if next_method == FAIL_METHOD:
             return super().resume_execution(next_method, next_kwargs, context)

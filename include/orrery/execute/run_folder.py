@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from orrery.config.project import Project
+from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 
-# dbt's memory of the parsed project; without it a run would parse everything anew.
-_PARTIAL_PARSE = "partial_parse.msgpack"
 # How many runs of a pipeline keep their compiled SQL and run results; those of the last day all do.
 KEPT = 20
 _DAY = 86400.0
@@ -25,18 +24,15 @@ def prepare(project: Project, pipeline: str, run_id: str) -> Path:
     folder = parent / f"{safe}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
-    parsed = project.target_dir / _PARTIAL_PARSE
     with suppress(FileNotFoundError):
-        # Whole or not at all: dbt may be writing a new one.
-        shutil.copy2(parsed, folder / f"{_PARTIAL_PARSE}.copy")
-        (folder / f"{_PARTIAL_PARSE}.copy").rename(folder / _PARTIAL_PARSE)
+        shutil.copyfile(ManifestStore(project).partial_parse, folder / PARTIAL_PARSE)
     _forget_old(parent)
     return folder
 
 
 def tidy(folder: Path) -> None:
     """Remove what only the run itself needed."""
-    for name in (_PARTIAL_PARSE, "graph.gpickle", "graph_summary.json", "semantic_manifest.json"):
+    for name in (PARTIAL_PARSE, "graph.gpickle", "graph_summary.json", "semantic_manifest.json"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -43,6 +43,7 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
     dbt = Dbt(project)
     try:
         manifest = dbt.parse()
+        store.keep_partial_parse()
     except (DbtError, ProfileError) as error:
         problem = f"dbt cannot parse {project.relative(project.dbt_dir)}:\n{error}"
         store.write_index(files, problem, {})

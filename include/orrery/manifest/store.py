@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from orrery.manifest import fingerprint
 
 # Changes whenever the content of these files changes in a way that an older reader cannot follow.
 FORMAT = 1
+# dbt's memory of the parsed project; without it every run would parse all files anew.
+PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"
 
 
@@ -35,6 +38,18 @@ class ManifestStore:
     def index_path(self) -> Path:
         """The file that says what the manifests were built from."""
         return self.project.manifest_dir / "index.json"
+
+    @property
+    def partial_parse(self) -> Path:
+        """A copy of dbt's partial parse for the runs; the original is spoiled by any other use of dbt."""
+        return self.project.manifest_dir / PARTIAL_PARSE
+
+    def keep_partial_parse(self) -> None:
+        """Make the copy, after dbt has parsed the project."""
+        temporary = self.partial_parse.with_suffix(f".{os.getpid()}")
+        self.project.manifest_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.project.target_dir / PARTIAL_PARSE, temporary)
+        temporary.replace(self.partial_parse)
 
     def read_index(self) -> dict[str, Any] | None:
         """The index, or None when nothing (or something of another version) was built."""
