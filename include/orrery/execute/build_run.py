@@ -58,7 +58,7 @@ class BuildRun:
         self._tasks = {tid: task for tid, task in plan.tasks.items() if task.kind is not TaskKind.MARKER}
         self._descent = Descent(plan.tasks)
         self._ti: Any = context["ti"]
-        self._store: Store = context["task_state_store"]  # type: ignore[typeddict-item]
+        self._store: Store = context["task_state_store"]
         self._logs = NodeLogs(self._ti, context.get("logical_date"))
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)

@@ -108,14 +108,15 @@ class Collector:
 
     def __call__(self, event: EventMsg) -> None:
         """Take one event."""
-        name, level = event.info.name, event.info.level
+        info: Any = event.info
+        name, level = info.name, info.level
         if level not in _SHOWN and name not in ("NodeStart", "NodeFinished"):
             return
-        info = getattr(event.data, "node_info", None)
-        uid = info.unique_id if info is not None else ""
+        node = getattr(event.data, "node_info", None)
+        uid = node.unique_id if node is not None else ""
         with self._lock:
             if level in _SHOWN:
-                line = Line(_now(), level, event.info.msg)
+                line = Line(_now(), level, str(info.msg))
                 self._told(line)
                 if uid in self._records:
                     self._records[uid].nodes[uid].lines.append(line)
@@ -153,9 +154,7 @@ class Collector:
 
 def _result(uid: str, result: Any) -> NodeResult:
     """`run_result` of a NodeFinished event, a protobuf message."""
-    from google.protobuf.json_format import MessageToDict
-
-    response = MessageToDict(result.adapter_response)
+    response = dict(result.adapter_response)
     return run_result(
         {
             "unique_id": uid,
@@ -169,8 +168,9 @@ def _result(uid: str, result: Any) -> NodeResult:
 
 
 def _plain(value: Any) -> Any:
-    # Protobuf knows no integers.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # protobuf knows no other numbers
+    return value if value is None or isinstance(value, bool | float | str) else str(value)
 
 
 def _now() -> str:

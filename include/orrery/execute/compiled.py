@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 def compiled_sql(manifest: Manifest, uids: Sequence[str]) -> str:
     """The compiled SQL of the nodes; of several, each under its name."""
-    found = {uid: code for uid in uids if (code := getattr(_node(manifest, uid), "compiled_code", None))}
+    codes = {uid: getattr(_node(manifest, uid), "compiled_code", None) for uid in uids}
+    found = {uid: str(code).strip() for uid, code in codes.items() if code}
     if len(found) == 1:
-        return next(iter(found.values())).strip()
-    return "\n\n".join(f"-- {uid.split('.')[2]}\n{code.strip()}" for uid, code in found.items())
+        return next(iter(found.values()))
+    return "\n\n".join(f"-- {uid.split('.')[2]}\n{code}" for uid, code in found.items())
 
 
 def compiled_paths(manifest: Manifest, uids: Sequence[str]) -> list[str]:

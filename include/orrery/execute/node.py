@@ -113,17 +113,17 @@ class BuiltNodeOperator(DbtNodeOperator):
 
     def execute(self, context: Context) -> None:
         """The node was cleared: have it built, together with all others that wait."""
-        context["task_state_store"].set(REBUILD, {})  # type: ignore[typeddict-item]
+        context["task_state_store"].set(REBUILD, {})
         self.log.info("The task 'build' of this run is asked to build it.")
-        raise AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)
+        raise _later()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the build: fail with what dbt said, or, if the build has vanished, see what is left."""
         if next_method == FAIL_METHOD:
             return super().resume_execution(next_method, next_kwargs, context)
-        context["task_state_store"].set(ORPHANED, {})  # type: ignore[typeddict-item]
+        context["task_state_store"].set(ORPHANED, {})
         self.log.warning("Nothing has been heard from the task 'build' of this run for minutes.")
-        raise AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)
+        raise _later()
 
     def fail(
         self,
@@ -142,3 +142,7 @@ class BuiltNodeOperator(DbtNodeOperator):
             self.log.info("Compiled SQL in the task 'build': %s", path)
         self._report(context, result, compiled_sql)
         raise NodeFailedError(result["message"] or result["status"])
+
+
+def _later() -> AirflowRescheduleException:
+    return AirflowRescheduleException(datetime.now(UTC) + _ASK_AGAIN)  # type: ignore[no-untyped-call]

@@ -89,7 +89,7 @@ class Dbt:
         """
         state = self.target_dir / "selected"
         state.mkdir(exist_ok=True)
-        results = [
+        results: list[dict[str, Any]] = [
             {
                 "unique_id": unique_id,
                 "status": "success",

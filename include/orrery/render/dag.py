@@ -47,8 +47,9 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         max_active_runs=config.max_active_runs,
         tags=set(config.tags),
         default_args=_default_args(config),
-        **({"max_active_tasks": MAX_ACTIVE_TASKS} if config.execute == "build" else {}),
     )
+    if config.execute == "build":
+        dag.max_active_tasks = MAX_ACTIVE_TASKS
     builder = _Builder(plan, dag)
     builder.add_nodes(project)
     builder.add_checks()
@@ -182,6 +183,8 @@ class _Builder:
         """The task that runs dbt, before all that wait for nothing else."""
         config = self.plan.config
         first = [task for task in self.tasks.values() if not task.upstream_task_ids]
+        # The pool is for what loads the warehouse, and that is this one task.
+        pool = {"pool": config.pool} if config.pool else {}
         build = DbtBuildOperator(
             task_id=BUILD_TASK,
             dag=self.dag,
@@ -189,7 +192,7 @@ class _Builder:
             retries=max(BUILD_RETRIES, config.retries),
             retry_delay=BUILD_RETRY_DELAY,
             doc_md="Runs dbt once for all nodes of the pipeline and ends their tasks.",
-            **({"pool": config.pool} if config.pool else {}),
+            **pool,
         )
         build.set_downstream(first)
 
