@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, cast
 
 import click
+import yaml
 from rich.console import Console
 
 from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
@@ -15,17 +17,25 @@ from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
+from orrery.execute.options import MAX_THREADS
 
 RETRIED = ("failed", "upstream_failed")
 
 
 @click.command()
 @click.argument("pipeline")
+@click.option("--select", "-s", metavar="NODES", help="Only these nodes, in dbt's selection syntax.")
+@click.option("--exclude", metavar="NODES", help="All but these nodes, in dbt's selection syntax.")
 @click.option("--full-refresh", is_flag=True, help="Rebuild incremental models and seeds from nothing.")
+@click.option("--vars", "variables", metavar="YAML", help="dbt's vars, for example '{day: 2026-01-31}'.")
 @click.option("--skip-stages", default="", help="Stages to leave out, separated by commas.")
+@click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="How many nodes dbt runs at once.")
 @click.option("--unpause", is_flag=True, help="Unpause the pipeline in Airflow first.")
-def run(pipeline: str, full_refresh: bool, skip_stages: str, unpause: bool) -> None:
+def run(pipeline: str, skip_stages: str, variables: str | None, unpause: bool, **choices: Any) -> None:
     """Run PIPELINE in the local Airflow and wait for its end."""
+    given = {key: value for key, value in choices.items() if value}
+    if variables:
+        given["vars"] = _variables(variables)
     console, project = new_console(), Project.find()
     load_pipelines(project).get(pipeline)
     info = start(project, console)
@@ -44,7 +54,7 @@ def run(pipeline: str, full_refresh: bool, skip_stages: str, unpause: bool) -> N
                     f"  ./orrery run {pipeline} --unpause"
                 )
             api.unpause(pipeline)
-        run_id = api.trigger(pipeline, _conf(dag, full_refresh, skip_stages))
+        run_id = api.trigger(pipeline, given | _stages_to_skip(dag, skip_stages))
         console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
         _finish(api, pipeline, run_id, console)
 
@@ -83,18 +93,26 @@ def retry(pipeline: str, failed: bool, model: str | None, downstream: bool, run_
         _finish(api, pipeline, run_id, console, ended)
 
 
-def _conf(dag: Json, full_refresh: bool, skip_stages: str) -> dict[str, Any]:
-    """The choices of this run; what is not chosen keeps the pipeline's own defaults."""
-    conf: dict[str, Any] = {}
-    if full_refresh:
-        conf["full_refresh"] = True
-    if skip_stages:
-        known = dag["params"]["skip_stages"]["schema"]["items"]["enum"]
-        conf["skip_stages"] = [stage.strip() for stage in skip_stages.split(",") if stage.strip()]
-        for stage in conf["skip_stages"]:
-            if stage not in known:
-                raise click.UsageError(f"Unknown stage {stage!r}. {suggest(stage, known, 'stage')}")
-    return conf
+def _variables(text: str) -> dict[str, Any]:
+    """dbt's vars as its command line takes them: a mapping in YAML, so JSON too."""
+    try:
+        variables = yaml.safe_load(text)
+    except yaml.YAMLError:
+        variables = None
+    if not isinstance(variables, dict):
+        raise click.UsageError("--vars needs a mapping, for example: '{day: 2026-01-31}'")
+    # Dates travel as text, which is what dbt itself makes of them.
+    return cast("dict[str, Any]", json.loads(json.dumps(variables, default=str)))
+
+
+def _stages_to_skip(dag: Json, text: str) -> dict[str, Any]:
+    """The stages that this run leaves out; without any, the pipeline keeps its own defaults."""
+    stages = [stage.strip() for stage in text.split(",") if stage.strip()]
+    known = dag["params"]["skip_stages"]["schema"]["items"]["enum"]
+    for stage in stages:
+        if stage not in known:
+            raise click.UsageError(f"Unknown stage {stage!r}. {suggest(stage, known, 'stage')}")
+    return {"skip_stages": stages} if stages else {}
 
 
 def _failed(tasks: list[Json]) -> dict[str, Any]:

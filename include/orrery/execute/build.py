@@ -15,6 +15,8 @@ from orrery.plan.model import PipelinePlan
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from orrery.execute.build_run import BuildRun
+
 
 class DbtBuildOperator(BaseOperator):
     """Runs dbt once for all nodes of a pipeline that wait for it, and ends their tasks.
@@ -31,6 +33,7 @@ class DbtBuildOperator(BaseOperator):
     def __init__(self, *, plan: PipelinePlan, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.plan = plan
+        self._run: BuildRun | None = None
 
     def execute(self, context: Context) -> None:
         """Build what waits; raises AirflowFailException for mistakes, which no retry mends."""
@@ -39,7 +42,8 @@ class DbtBuildOperator(BaseOperator):
             # dbt costs seconds of imports, which parsing must not pay.
             from orrery.execute.build_run import BuildRun
 
-            states = BuildRun(self.plan, options, context).execute()
+            self._run = BuildRun(self.plan, options, context)
+            states = self._run.execute()
         except OrreryError as error:
             context["ti"].xcom_push(key=RESULT_KEY, value=_result("error", str(error)))
             raise AirflowFailException(str(error)) from error
@@ -51,6 +55,8 @@ class DbtBuildOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Airflow stops the task: end dbt as Ctrl-C would, which cancels its queries."""
+        if self._run is not None:
+            self._run.stopping = True
         # Airflow calls this from a signal handler in the main thread, and then goes on with the task.
         raise KeyboardInterrupt
 

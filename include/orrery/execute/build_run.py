@@ -50,10 +50,12 @@ class BuildRun:
     """The work of the task `build`.
 
     `execute` runs everything of the pipeline that waits for it, in dbt's order, and returns how many
-    tasks ended in which state. A failed node fails its own task, not the build.
+    tasks ended in which state. A failed node fails its own task, not the build. Whoever stops the build
+    sets `stopping` first: what dbt then cancels has not failed.
     """
 
     def __init__(self, plan: PipelinePlan, options: RunOptions, context: Context) -> None:
+        self.stopping = False
         self._plan, self._options = plan, options
         self._tasks = {tid: task for tid, task in plan.tasks.items() if task.kind is not TaskKind.MARKER}
         self._descent = Descent(plan.tasks)
@@ -213,7 +215,9 @@ class BuildRun:
     def _on_end(self, record: TaskRecord) -> None:
         """dbt is done with the nodes of a task."""
         task_id = record.task.task_id
-        if record.failed and not self._excused(record):
+        if record.failed and self.stopping:
+            self._release(task_id)
+        elif record.failed and not self._excused(record):
             self._fail(record)
         elif record.skipped:
             self._release(task_id)

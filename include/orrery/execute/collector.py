@@ -6,13 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orrery.execute.results import NodeResult, run_result, severity
 from orrery.plan.model import TaskPlan
-
-if TYPE_CHECKING:
-    from dbt_common.events.base_types import EventMsg
 
 # dbt's levels that are worth showing; the others tell of every statement.
 _SHOWN = frozenset({"info", "warn", "error"})
@@ -106,9 +103,9 @@ class Collector:
             record = TaskRecord(task, {uid: NodeRecord() for uid in task.nodes})
             self._records.update(dict.fromkeys(task.nodes, record))
 
-    def __call__(self, event: EventMsg) -> None:
-        """Take one event."""
-        info: Any = event.info
+    def __call__(self, event: Any) -> None:
+        """Take one event, an `EventMsg` of dbt."""
+        info = event.info
         name, level = info.name, info.level
         if level not in _SHOWN and name not in ("NodeStart", "NodeFinished"):
             return

@@ -15,6 +15,13 @@ from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 # How many runs of a pipeline keep their compiled SQL and run results; those of the last day all do.
 KEPT = 20
 _DAY = 86400.0
+_SCRATCH = (
+    PARTIAL_PARSE,
+    "graph.gpickle",
+    "graph_summary.json",
+    "perf_info.json",
+    "semantic_manifest.json",
+)
 
 
 def prepare(project: Project, pipeline: str, run_id: str) -> Path:
@@ -32,7 +39,7 @@ def prepare(project: Project, pipeline: str, run_id: str) -> Path:
 
 def tidy(folder: Path) -> None:
     """Remove what only the run itself needed."""
-    for name in (PARTIAL_PARSE, "graph.gpickle", "graph_summary.json", "semantic_manifest.json"):
+    for name in _SCRATCH:
         (folder / name).unlink(missing_ok=True)
 
 

@@ -14,7 +14,6 @@ from orrery.manifest.profile import read_profile
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
     from dbt.contracts.graph.manifest import Manifest
-    from dbt_common.events.base_types import EventMsg
 
 
 class DbtError(OrreryError):
@@ -75,9 +74,9 @@ class Dbt:
         return {json.loads(line)["unique_id"] for line in lines}
 
     def run(
-        self, command: Sequence[str], callback: Callable[[EventMsg], None], **arguments: Any
+        self, command: Sequence[str], callback: Callable[[Any], None], **arguments: Any
     ) -> dbtRunnerResult:
-        """Run a command that may fail; `callback` gets all events, from several threads at once."""
+        """Run a command that may fail; `callback` gets all of dbt's events, from several threads at once."""
         return self._result(command, (callback,), **arguments)
 
     def exactly(self, unique_ids: Iterable[str]) -> dict[str, Any]:
@@ -121,7 +120,7 @@ class Dbt:
         return result.result
 
     def _result(
-        self, command: Sequence[str], callbacks: Sequence[Callable[[EventMsg], None]], **arguments: Any
+        self, command: Sequence[str], callbacks: Sequence[Callable[[Any], None]], **arguments: Any
     ) -> dbtRunnerResult:
         # dbt costs two seconds of imports; who only reads manifests does not pay them.
         from dbt.cli.main import dbtRunner
