@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -74,8 +75,35 @@ def test_compiled_sql_is_shown(page: Page, run_url: str) -> None:
 
 def test_log_holds_what_dbt_says(page: Page, run_url: str) -> None:
     page.goto(f"{run_url}/tasks/{MODEL}")
-    log = page.get_by_text("1 of 1 OK created sql incremental model dev_core.fct_bookings")
+    log = page.get_by_text(re.compile(r"\d+ of \d+ OK created sql incremental model dev_core.fct_bookings"))
     expect(log.first).to_be_attached()
+    # One dbt process has run all nodes, but this is the log of one of them.
+    lines = page.get_by_text(re.compile(r"\d+ of \d+ (START|OK)"))
+    assert lines.count() == 2, lines.all_text_contents()
+
+
+def test_log_of_a_failed_model_explains_it(page: Page, live: Live, booking_run: Done) -> None:
+    model = live.dbt / "models" / DAG / "core" / "fct_payments.sql"
+    text = model.read_text(encoding="utf-8")
+    assert "    net_amount_eur,\n" in text
+    try:
+        model.write_text(text.replace("    net_amount_eur,\n", "    no_such_column as net_amount_eur,\n"))
+        failed = live.orrery("run", DAG, "--select", "fct_payments fct_bookings")
+    finally:
+        model.write_text(text, encoding="utf-8")
+    assert failed.code == 1
+    run = f"{live.info.url}/dags/{DAG}/runs/{quote(failed.run_id, safe='')}"
+    page.goto(f"{run}/tasks/core.fct_payments")
+    expect(page.get_by_text('column "no_such_column" does not exist').first).to_be_attached()
+    expect(page.get_by_text("no_such_column as net_amount_eur").first).to_be_attached()
+    page.goto(f"{run}/tasks/core.fct_payments/rendered_templates")
+    expect(page.get_by_text("no_such_column").first).to_be_visible()
+    page.goto(f"{run}/tasks/core.fct_bookings")
+    expect(
+        page.get_by_text(re.compile("OK created sql incremental model dev_core.fct_bookings")).first
+    ).to_be_attached()
+    expect(page.get_by_text("no_such_column")).to_have_count(0)
+    assert live.orrery("build").code == 0
 
 
 def test_trigger_form_offers_the_choices_of_a_run(page: Page, live: Live, booking_run: Done) -> None:
@@ -83,7 +111,8 @@ def test_trigger_form_offers_the_choices_of_a_run(page: Page, live: Live, bookin
     page.get_by_test_id("trigger-dag-button").click()
     form = page.get_by_role("dialog")
     expect(form.get_by_role("checkbox", name="Full refresh")).to_be_attached()
-    expect(form.get_by_text("Stages to leave out")).to_be_visible()
+    for title in ("Select", "Exclude", "Vars", "Stages to leave out", "Threads"):
+        expect(form.get_by_text(title, exact=True)).to_be_attached()
     form.get_by_role("combobox").click()
     for stage in STAGES:
         expect(form.get_by_role("option", name=stage, exact=True)).to_be_attached()

@@ -24,11 +24,12 @@ from support.waiting import wait_for
 pytestmark = pytest.mark.integration
 
 BOOKINGS = "booking_analytics"
+BUILD = "build"
 STAGING = "staging.stg_trial__numbers"
 TESTS = "tests.stg_trial__numbers"
 TOTALS = "core.trial_totals"
 REPORT = "core.trial_report"
-TRIAL = {"seed.trial_numbers", STAGING, TESTS, TOTALS, REPORT}
+TRIAL = {BUILD, "seed.trial_numbers", STAGING, TESTS, TOTALS, REPORT}
 
 
 class Row(NamedTuple):
@@ -178,7 +179,7 @@ def test_failed_model_is_explained_and_retried(live: Live, booking_run: Done) ->
     assert mended.run_id == failed.run_id
     after = live.airflow.tasks(BOOKINGS, failed.run_id)
     assert {task["state"] for task in after.values()} == {"success", "skipped"}
-    assert ran_again(before, after) == {"core.fct_payments", *descendants}
+    assert ran_again(before, after) == {BUILD, "core.fct_payments", *descendants}
     assert set(table_of(mended.output)) == {"core.fct_payments", *descendants}
     now = oids(live, "dev_core")
     assert {name for name in now if now[name] != rebuilt[name]} == {"fct_payments", "fct_monthly_revenue"}
@@ -194,7 +195,7 @@ def test_terminal_shows_a_live_table(live: Live, trial_run: str) -> None:
     assert re.search(r"staging +1/1 +success 1", plain)
     assert not re.search(r"success +staging\.stg_trial__numbers", plain), "lines of the plain progress"
     table = table_of(plain.replace("\r\n", "\n").rpartition("running now")[2])
-    assert set(table) == {STAGING, TOTALS}
+    assert set(table) == {"build.build", STAGING, TOTALS}
 
 
 def test_retry_runs_one_node(live: Live, trial_run: str) -> None:
@@ -202,7 +203,7 @@ def test_retry_runs_one_node(live: Live, trial_run: str) -> None:
     done = live.orrery("retry", "trial", "--model", "trial_totals", "--run-id", trial_run)
     assert done.code == 0, done.output
     after = live.airflow.tasks("trial", trial_run)
-    assert ran_again(before, after) == {TOTALS}
+    assert ran_again(before, after) == {BUILD, TOTALS}
     assert after[TOTALS]["try_number"] == before[TOTALS]["try_number"] + 1
     assert set(table_of(done.output)) == {TOTALS}
     now = oids(live, "dev")
@@ -216,7 +217,7 @@ def test_retry_runs_a_node_and_its_descendants(live: Live, trial_run: str) -> No
     assert done.code == 0, done.output
     after = live.airflow.tasks("trial", trial_run)
     again = {STAGING, TESTS, TOTALS, REPORT}
-    assert ran_again(before, after) == again
+    assert ran_again(before, after) == {BUILD, *again}
     edges = [edge for edge in live.airflow.edges("trial") if set(edge) <= again]
     assert {(STAGING, TESTS), (TESTS, TOTALS), (TOTALS, REPORT)} <= set(edges)
     for first, second in edges:
@@ -229,12 +230,12 @@ def test_stages_are_left_out(live: Live, trial_run: str) -> None:
     answer = live.airflow.trigger("trial", {"skip_stages": ["seed", "tests"]})
     run_id = answer.raise_for_status().json()["dag_run_id"]
     assert live.airflow.wait_ended("trial", run_id) == "success"
-    expected = {"seed.trial_numbers": "skipped", TESTS: "skipped", STAGING: "success"}
+    expected = {BUILD: "success", "seed.trial_numbers": "skipped", TESTS: "skipped", STAGING: "success"}
     assert live.airflow.states("trial", run_id) == {**expected, TOTALS: "success", REPORT: "success"}
 
     done = live.orrery("run", "trial", "--skip-stages", "seed, staging")
     assert done.code == 0, done.output
-    expected = {"seed.trial_numbers": "skipped", STAGING: "skipped", TESTS: "success"}
+    expected = {BUILD: "success", "seed.trial_numbers": "skipped", STAGING: "skipped", TESTS: "success"}
     assert live.airflow.states("trial", done.run_id) == {**expected, TOTALS: "success", REPORT: "success"}
     assert table_of(done.output)[STAGING].state == "skipped"
 
@@ -243,7 +244,7 @@ def test_stages_that_the_pipeline_leaves_out_by_default(live: Live, trial_run: s
     run_id = live.airflow.trigger("trial_unseeded").raise_for_status().json()["dag_run_id"]
     assert live.airflow.wait_ended("trial_unseeded", run_id) == "success"
     states = live.airflow.states("trial_unseeded", run_id)
-    assert states == {"seed.trial_numbers": "skipped", STAGING: "success"}
+    assert states == {BUILD: "success", "seed.trial_numbers": "skipped", STAGING: "success"}
 
 
 def test_unknown_stage_is_refused_before_a_run_exists(live: Live, trial_run: str) -> None:
@@ -255,6 +256,34 @@ def test_unknown_stage_is_refused_before_a_run_exists(live: Live, trial_run: str
     assert done.code == 2
     assert "Unknown stage 'stagin'. Did you mean 'staging'?" in done.output
     assert len(live.airflow.runs("trial")) == before
+
+
+def test_per_model_runs_and_retries_the_same_graph(live: Live, trial_run: str) -> None:
+    done = live.orrery("run", "trial_per_model")
+    assert done.code == 0, done.output
+    before = live.airflow.tasks("trial_per_model", done.run_id)
+    assert set(before) == TRIAL - {BUILD}
+    nodes = {edge for edge in live.airflow.edges("trial") if BUILD not in edge}
+    assert live.airflow.edges("trial_per_model") == nodes
+    assert {task["state"] for task in before.values()} == {"success"}
+
+    again = live.orrery("retry", "trial_per_model", "--model", "trial_totals")
+    assert again.code == 0, again.output
+    assert ran_again(before, live.airflow.tasks("trial_per_model", done.run_id)) == {TOTALS}
+
+    part = live.orrery("run", "trial_per_model", "--select", "trial_totals+")
+    assert part.code == 0, part.output
+    states = live.airflow.states("trial_per_model", part.run_id)
+    assert {task_id for task_id, state in states.items() if state == "success"} == {TOTALS, REPORT}
+    assert set(states.values()) == {"success", "skipped"}
+
+    refused = live.orrery("run", "trial_per_model", "--select", "trial_totls")
+    assert refused.code == 1
+    assert "'trial_totls' matches no node" in refused.output
+    assert "Did you mean 'trial_totals'?" in refused.output
+    states = live.airflow.states("trial_per_model", refused.run_id)
+    assert states.pop("seed.trial_numbers") == "failed"
+    assert set(states.values()) == {"upstream_failed"}
 
 
 def test_full_refresh_rebuilds_an_incremental_model(live: Live, booking_run: Done) -> None:
@@ -278,7 +307,7 @@ def test_failed_test_holds_back_the_children(live: Live, trial_run: str) -> None
     done = live.orrery("run", "trial_gate")
     assert done.code == 1
     states = live.airflow.states("trial_gate", done.run_id)
-    assert states == {STAGING: "success", TESTS: "failed", TOTALS: "upstream_failed"}
+    assert states == {BUILD: "success", STAGING: "success", TESTS: "failed", TOTALS: "upstream_failed"}
     assert "Got 1 result, configured to fail if != 0" in table_of(done.output)[TESTS].message
     assert oids(live, "dev") == built
 
@@ -300,7 +329,11 @@ def test_tests_at_the_end_hold_back_nothing(live: Live, trial_run: str) -> None:
 def test_no_tests_no_tasks(live: Live, trial_run: str) -> None:
     done = live.orrery("run", "trial_off")
     assert done.code == 0, done.output
-    assert live.airflow.states("trial_off", done.run_id) == {STAGING: "success", TOTALS: "success"}
+    assert live.airflow.states("trial_off", done.run_id) == {
+        BUILD: "success",
+        STAGING: "success",
+        TOTALS: "success",
+    }
 
 
 def test_broken_pipeline_is_shown_and_harms_no_other(live: Live, trial_run: str) -> None:
@@ -370,8 +403,8 @@ def test_success_of_a_pipeline_starts_the_next(live: Live, trial_run: str) -> No
     assert started["run_type"] == "asset_triggered"
     assert live.airflow.wait_ended("trial_second", started["dag_run_id"]) == "success"
     ended = live.airflow.tasks("trial_first", first.run_id)[TOTALS]["end_date"]
-    [task] = live.airflow.tasks("trial_second", started["dag_run_id"]).values()
-    assert moment(task["start_date"]) > moment(ended)
+    for task in live.airflow.tasks("trial_second", started["dag_run_id"]).values():
+        assert moment(task["start_date"]) > moment(ended)
 
 
 def test_secrets_stay_where_they_belong(live: Live, booking_run: Done, trial_run: str) -> None:

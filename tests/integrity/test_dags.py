@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from airflow.sdk import Asset, AssetAll, TriggerRule
+from airflow.sdk.exceptions import ParamValidationError
 from click.testing import CliRunner
 
 from conftest import write_files
@@ -18,6 +19,7 @@ from orrery.cli.__main__ import main
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PRESETS
 from orrery.config.project import Project
+from orrery.execute.options import OPTIONS, RunOptions
 from orrery.manifest.build import build_manifests
 
 FILES = {path.stem for path in (ROOT / "dbt" / "pipelines").glob("*.yml")}
@@ -63,22 +65,59 @@ def test_the_settings_of_the_shipped_dag(shipped: Any) -> None:
     assert dag.tags == set(settings["tags"])
     assert dag.schedule == settings["schedule"] == "@hourly"
     assert (dag.catchup, dag.max_active_runs, dag.max_active_tasks >= 1) == (False, 1, True)
+    nodes = [task for task in dag.tasks if task.task_id != "build"]
     # dbt's group of the pipeline and of all its nodes, by the name of its owner.
-    assert {task.owner for task in dag.tasks} == {"Analytics Team"}
+    assert {task.owner for task in nodes} == {"Analytics Team"}
     assert {task.trigger_rule for task in dag.tasks} == {TriggerRule.NONE_FAILED}
-    assert {task.retries for task in dag.tasks} == {0}
+    assert {task.retries for task in nodes} == {0}
     assert {task.pool for task in dag.tasks} == {"default_pool"}
+    # A build whose process was killed goes on, whatever the pipeline says of its nodes.
+    assert dag.get_task("build").retries >= 1
+    # Its nodes take no worker, so that Airflow's limit is none for them.
+    assert dag.max_active_tasks >= len(dag.tasks)
 
 
 def test_the_trigger_form(shipped: Any) -> None:
     params = shipped.dags["booking_analytics"].params
-    assert set(params) == {"full_refresh", "skip_stages"}
-    assert params["full_refresh"] is False
-    assert params["skip_stages"] == []
+    assert dict(params) == {
+        "select": None,
+        "exclude": None,
+        "full_refresh": False,
+        "vars": None,
+        "skip_stages": [],
+        "threads": None,
+    }
+    # What the form offers is what a run understands.
+    assert tuple(params) == OPTIONS
+    assert RunOptions.from_params(params) == RunOptions()
     stages = ["seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests"]
     schema = params.get_param("skip_stages").schema
     assert (schema["type"], schema["items"]) == ("array", {"type": "string", "enum": stages})
     assert params.get_param("full_refresh").schema["type"] == "boolean"
+    for name in params:
+        schema = params.get_param(name).schema
+        assert schema["title"], name
+        assert params.get_param(name).description.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "fine", "refused"),
+    [
+        ("select", ["fct_bookings+", None, ""], [["fct_bookings"], 1]),
+        ("exclude", ["tag:x", None], [{"a": 1}]),
+        ("full_refresh", [True, False], ["yes", None]),
+        ("vars", [{"day": "2026-01-31"}, {}, None], ['{"day": 1}', ["a"]]),
+        ("skip_stages", [[], ["core", "tests"]], [["marts"], "core", ["build"]]),
+        ("threads", [1, 64, None], [0, 65, -1, 1.5, "4", True]),
+    ],
+)
+def test_what_the_form_accepts(shipped: Any, name: str, fine: list[Any], refused: list[Any]) -> None:
+    param = shipped.dags["booking_analytics"].params.get_param(name)
+    for value in fine:
+        assert param.resolve(value) == value
+    for value in refused:
+        with pytest.raises(ParamValidationError):
+            param.resolve(value)
 
 
 def test_what_a_task_shows_and_runs(shipped: Any) -> None:
@@ -94,12 +133,13 @@ def test_what_a_task_shows_and_runs(shipped: Any) -> None:
     assert "(warns only)" in warning.doc_md
 
 
-def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project) -> None:
+@pytest.mark.parametrize("execute", ["build", "per_model"])
+def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project, execute: str) -> None:
     text = (
         "description: |\n  First line.\n\n  More.\nselect: tag:booking_analytics\nowner: analytics\n"
         "retries: 2\npool: warehouse\nmax_active_runs: 3\nstart_date: 2026-02-03\ncatchup: true\n"
         "schedule: '30 6 * * 1'\nskip_stages: [seed, tests]\ntests: end\ntags: [one, two]\n"
-        "stages: {marts: path:models/booking_analytics/core}\n"
+        f"stages: {{marts: path:models/booking_analytics/core}}\nexecute: {execute}\n"
     )
     groups = "groups: [{name: analytics, owner: {email: a@example.com}}]"
     write_files(
@@ -112,8 +152,15 @@ def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project) -> None:
     assert (dag.max_active_runs, dag.catchup, dag.tags) == (3, True, {"one", "two"})
     assert dag.start_date.isoformat() == "2026-02-03T00:00:00+00:00"
     assert dag.schedule == "30 6 * * 1"
-    assert {(task.retries, task.pool) for task in dag.tasks} == {(2, "warehouse")}
-    assert {task.owner for task in dag.tasks} == {"a@example.com"}
+    nodes = [task for task in dag.tasks if task.task_id != "build"]
+    # Nodes that a build runs take no slot of a pool: it takes one for them all.
+    assert {(task.retries, task.pool) for task in nodes} == {
+        (2, "default_pool" if execute == "build" else "warehouse")
+    }
+    assert {task.owner for task in nodes} == {"a@example.com"}
+    assert ("build" in dag.task_dict) == (execute == "build")
+    if execute == "build":
+        assert (dag.get_task("build").retries, dag.get_task("build").pool) == (2, "warehouse")
     assert dag.params["skip_stages"] == ["seed", "tests"]
     enum = dag.params.get_param("skip_stages").schema["items"]["enum"]
     assert "marts" in enum
@@ -259,4 +306,11 @@ def test_a_model_and_a_pipeline_need_nothing_but_dbt_files(copy: Project) -> Non
     assert bag.import_errors == {}
     assert {*bag.dags} == {*FILES, "refunds"}
     assert {"core.fct_refunds", "tests.fct_refunds"} <= set(bag.dags["booking_analytics"].task_dict)
-    assert set(bag.dags["refunds"].task_dict) == {"core.fct_refunds", "tests.fct_refunds"}
+    assert set(bag.dags["refunds"].task_dict) == {"build", "core.fct_refunds", "tests.fct_refunds"}
+
+
+def test_a_build_is_tried_again_at_least_as_often_as_its_nodes(copy: Project) -> None:
+    write_files(copy.root, {"dbt/pipelines/tough.yml": "select: fct_payments\nretries: 7\n"})
+    build(copy)
+    dag = load(copy.root).dags["tough"]
+    assert {task.retries for task in dag.tasks} == {7}

@@ -19,6 +19,9 @@ from integrity.expected import Graph, differences, expected_graph
 from orrery.manifest.build import build_manifests
 
 TAG = "booking_analytics"
+TESTS = ("gate", "end", "off")
+# The ways to run nodes, each with the tasks outside of all groups.
+EXECUTE = {"build": {"build"}, "per_model": set()}
 
 
 def graph_of(dag: Any) -> Graph:
@@ -42,10 +45,12 @@ def manifest(shipped_target: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def modes(tmp_path_factory: pytest.TempPathFactory, shipped_target: Path) -> Iterator[Any]:
-    """A copy of the project with one pipeline per way to run tests."""
+    """A copy of the project with one pipeline per way to run tests, and per way to run nodes."""
     project = copy_project(tmp_path_factory.mktemp("modes"), shipped_target)
     files = {
-        f"dbt/pipelines/{mode}.yml": f"select: tag:{TAG}\ntests: {mode}\n" for mode in ("gate", "end", "off")
+        f"dbt/pipelines/{mode}_{execute}.yml": f"select: tag:{TAG}\ntests: {mode}\nexecute: {execute}\n"
+        for mode in TESTS
+        for execute in EXECUTE
     }
     write_files(project.root, files)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +62,16 @@ def modes(tmp_path_factory: pytest.TempPathFactory, shipped_target: Path) -> Ite
 
 def test_the_expected_graph_is_worth_comparing_with(manifest: dict[str, Any]) -> None:
     stages = {task.partition(".")[0] for task in expected_graph(manifest, TAG, "gate")}
-    assert stages == {"seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests"}
+    assert stages == {
+        "seed",
+        "source_freshness",
+        "source_tests",
+        "staging",
+        "snapshot",
+        "core",
+        "tests",
+        "build",
+    }
     # Nothing of the project is outside of the pipeline, so that the comparison is of the whole lineage.
     for section in ("nodes", "sources"):
         for uid, node in manifest[section].items():
@@ -65,28 +79,46 @@ def test_the_expected_graph_is_worth_comparing_with(manifest: dict[str, Any]) ->
 
 
 def test_the_shipped_pipeline(shipped: Any, manifest: dict[str, Any]) -> None:
-    assert yaml.safe_load((ROOT / "dbt/pipelines/booking_analytics.yml").read_text())["tests"] == "gate"
+    settings = yaml.safe_load((ROOT / "dbt/pipelines/booking_analytics.yml").read_text())
+    assert (settings["tests"], settings.get("execute", "build")) == ("gate", "build")
     dag = shipped.dags["booking_analytics"]
     assert differences(expected_graph(manifest, TAG, "gate"), graph_of(dag)) == []
 
 
-@pytest.mark.parametrize("mode", ["gate", "end", "off"])
-def test_each_way_to_run_tests(modes: Any, manifest: dict[str, Any], mode: str) -> None:
-    dag = modes.dags[mode]
-    assert differences(expected_graph(manifest, TAG, mode), graph_of(dag)) == []
+@pytest.mark.parametrize("execute", EXECUTE)
+@pytest.mark.parametrize("mode", TESTS)
+def test_each_way_to_run_tests(modes: Any, manifest: dict[str, Any], mode: str, execute: str) -> None:
+    dag = modes.dags[f"{mode}_{execute}"]
+    expected = expected_graph(manifest, TAG, mode, execute)
+    assert differences(expected, graph_of(dag)) == []
     by_stage: dict[str, set[str]] = {}
-    for task in expected_graph(manifest, TAG, mode):
+    for task in expected.keys() - EXECUTE[execute]:
         by_stage.setdefault(task.partition(".")[0], set()).add(task)
     assert groups_of(dag) == by_stage
     # Groups only group: edges run from task to task.
     assert not any(group.upstream_group_ids or group.downstream_group_ids for group in groups(dag))
 
 
-@pytest.mark.parametrize("mode", ["gate", "end", "off"])
-def test_airflow_can_order_the_groups(modes: Any, mode: str) -> None:
+@pytest.mark.parametrize("mode", TESTS)
+def test_a_build_has_the_edges_of_single_models(modes: Any, mode: str) -> None:
+    one, many = (graph_of(modes.dags[f"{mode}_{execute}"]) for execute in ("build", "per_model"))
+    assert one.keys() - many.keys() == {"build"}
+    assert {task: parents - {"build"} for task, parents in one.items() if task != "build"} == many
+    # All that wait for nothing but the build, and no other: longer ways lead through these.
+    assert {task for task, parents in one.items() if "build" in parents} == {
+        task for task, parents in many.items() if not parents
+    }
+    assert "build" not in many
+
+
+@pytest.mark.parametrize("execute", EXECUTE)
+@pytest.mark.parametrize("mode", TESTS)
+def test_airflow_can_order_the_groups(modes: Any, mode: str, execute: str) -> None:
     # Its graph page does this, and stays empty where it cannot.
-    ordered = modes.dags[mode].task_group.topological_sort()
-    assert {group.node_id for group in ordered} == set(groups_of(modes.dags[mode]))
+    dag = modes.dags[f"{mode}_{execute}"]
+    ordered = [child.node_id for child in dag.task_group.topological_sort()]
+    assert set(ordered) == set(groups_of(dag)) | EXECUTE[execute]
+    assert execute != "build" or ordered[0] == "build"
 
 
 def test_airflow_cannot_order_groups_that_wait_for_each_other() -> None:
@@ -110,6 +142,8 @@ def test_a_few_edges_by_hand(shipped: Any) -> None:
         "seed.raw_bookings",
         "tests.raw_bookings",
     } & set(graph)
+    assert graph["build"] == set()
+    assert graph["seed.raw_bookings"] == graph["tests.begin"] == {"build"}
     assert graph["core.fct_bookings"] >= {"core.int_bookings__converted_to_eur"}
     assert graph["tests.assert_monthly_revenue_reconciles"] == {
         "core.fct_bookings",

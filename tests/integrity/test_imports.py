@@ -27,22 +27,25 @@ PARTS = {
     "render": {"config", "manifest", "plan", "execute"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
-    # The summary reads the XCom that the operators write.
+    # The summary reads the XCom that the operators write; `run` passes choices on to them.
     "cli": {"config", "manifest", "local", "execute"},
 }
 WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
 # Single modules in place of a whole part.
 ONLY = {
-    ("execute", "manifest"): {"orrery.manifest.profile"},
-    ("execute", "plan"): {"orrery.plan.model"},
+    ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
+    ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model"},
     ("local", "config"): {"orrery.config.errors"},
-    ("cli", "execute"): {"orrery.execute.results"},
+    ("cli", "execute"): {"orrery.execute.options", "orrery.execute.results"},
 }
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and name of every module that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path: Path, *, at_run_time: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and name of every module that a file imports, inside functions too; or not for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if at_run_time:
+        tree.body = [node for node in tree.body if not is_for_types(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
                 yield node.lineno, name.name
@@ -52,6 +55,11 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             for name in node.names:
                 module = str(node.module)
                 yield node.lineno, f"{module}.{name.name}" if module == "orrery" else module
+
+
+def is_for_types(node: ast.stmt) -> bool:
+    """Whether it is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def violations(package: Path) -> list[str]:
@@ -80,14 +88,31 @@ def test_imports_run_one_way() -> None:
     assert violations(PACKAGE) == []
 
 
-def test_only_the_operators_and_the_build_import_dbt() -> None:
-    importers = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        for _, name in imports(path)
+def importers_of_dbt(package: Path) -> set[str]:
+    """The files that import dbt when they run."""
+    return {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for _, name in imports(path, at_run_time=True)
         if name.partition(".")[0] == "dbt"
     }
-    assert importers == {"manifest/dbt.py"}
+
+
+def test_one_module_imports_dbt() -> None:
+    assert importers_of_dbt(PACKAGE) == {"manifest/dbt.py"}
+
+
+def test_only_what_runs_counts_as_an_import_of_dbt(tmp_path: Path) -> None:
+    write_files(
+        tmp_path,
+        {
+            "types.py": "if TYPE_CHECKING:\n    from dbt.contracts.graph.manifest import Manifest",
+            "function.py": "def f():\n    from dbt.cli.main import dbtRunner",
+            "condition.py": "if sys.version_info > (3,):\n    import dbt.version",
+            "other.py": "import dbt_common.events",
+        },
+    )
+    assert importers_of_dbt(tmp_path) == {"function.py", "condition.py"}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +128,8 @@ def test_only_the_operators_and_the_build_import_dbt() -> None:
         ("local/x.py", "from orrery.config.loader import load_pipelines"),
         ("cli/x.py", "from orrery.execute.node import DbtNodeOperator"),
         ("execute/x.py", "from orrery.render import load_dags"),
+        ("execute/x.py", "from orrery.manifest.build import build_manifests"),
+        ("execute/x.py", "from orrery.plan.planner import plan_pipeline"),
     ],
 )
 def test_an_import_the_wrong_way_is_found(tmp_path: Path, file: str, text: str) -> None:

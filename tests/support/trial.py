@@ -39,11 +39,120 @@ models:
     ),
 }
 
+
+def _logged(sql: str, materialized: str = "table") -> str:
+    """A model that writes a line to trial_build_log whenever it has been built."""
+    hook = "{{ trial_log(this.name) }}"
+    return f"{{{{ config(materialized='{materialized}', post_hook=\"{hook}\") }}}}\n{sql}\n"
+
+
+def _source(name: str, table: str, hours: int) -> str:
+    return f"""\
+sources:
+  - name: {name}
+    schema: "{{{{ target.schema }}}}"
+    config:
+      loaded_at_field: loaded_at::timestamptz
+      freshness:
+        error_after: {{count: {hours}, period: hour}}
+    tables:
+      - name: {table}
+"""
+
+
+# What tests/integration/test_build.py needs; it makes the tables trial_build_log, trial_switch and
+# trial_arrivals itself.
+_FAULTS = {
+    "macros/trial.sql": (
+        "{% macro trial_log(name) -%}\n"
+        "insert into {{ target.schema }}.trial_build_log (model, invocation)\n"
+        "values ('{{ name }}', '{{ invocation_id }}')\n"
+        "{%- endmacro %}\n\n"
+        "{% macro trial_log_hook(name) -%}\n"
+        "do $$ begin\n"
+        "  if to_regclass('{{ target.schema }}.trial_build_log') is not null then\n"
+        "    {{ trial_log(name) }};\n"
+        "  end if;\n"
+        "end $$\n"
+        "{%- endmacro %}\n"
+    ),
+    # Two branches: one of them waits for the lock in the middle and divides by what the test has set.
+    "models/trial/faults/fault_root.sql": _logged(
+        "select 1 as id, pg_sleep({{ var('pause', 0) }})::text as p"
+    ),
+    "models/trial/faults/fault_other.sql": _logged(
+        "select 1 as id, pg_sleep({{ var('pause', 0) }})::text as p"
+    ),
+    "models/trial/faults/fault_left.sql": _logged("select id from {{ ref('fault_root') }}"),
+    "models/trial/faults/fault_right.sql": _logged("select id from {{ ref('fault_root') }}"),
+    "models/trial/faults/fault_lone.sql": _logged("select id from {{ ref('fault_other') }}"),
+    "models/trial/faults/fault_held.sql": _logged(
+        "select id / (select divisor from {{ target.schema }}.trial_switch) as id\n"
+        f"from {{{{ ref('fault_left') }}}}, pg_advisory_xact_lock_shared({LOCK}) as held"
+    ),
+    "models/trial/faults/fault_beside.sql": _logged(
+        "select id from {{ ref('fault_right') }} join {{ ref('fault_lone') }} using (id)"
+    ),
+    "models/trial/faults/fault_after.sql": _logged("select id from {{ ref('fault_held') }}"),
+    "models/trial/faults/fault_joined.sql": _logged(
+        "select id from {{ ref('fault_held') }} join {{ ref('fault_beside') }} using (id)"
+    ),
+    "models/trial/faults/fault_last.sql": _logged(
+        "select id from {{ ref('fault_after') }} join {{ ref('fault_joined') }} using (id)"
+    ),
+    "models/trial/faults/faults.yml": """\
+models:
+  - name: fault_left
+    columns:
+      - name: id
+        data_tests: [not_null]
+  - name: fault_held
+    columns:
+      - name: id
+        data_tests: [not_null]
+""",
+    "tests/trial/assert_fault_right_is_empty.sql": (
+        "{{ config(severity='warn') }}\nselect id from {{ ref('fault_right') }}\n"
+    ),
+    # One row for each run that names a marker of its own; runs at the same time do not meet.
+    "models/trial/marks/trial_mark.sql": (
+        "{{ config(materialized='incremental', incremental_strategy='append') }}\n"
+        "select '{{ var('marker', 'none') }}' as marker, '{{ invocation_id }}' as invocation\n"
+    ),
+    "models/trial/marks/trial_mark.yml": """\
+models:
+  - name: trial_mark
+    columns:
+      - name: marker
+        data_tests: [not_null]
+""",
+    # A source that a test makes stale, and one that is a seed.
+    "models/trial/stale/trial_stale.yml": _source("trial_stale", "trial_arrivals", 1),
+    "models/trial/stale/trial_arrived.sql": _logged(
+        "select id from {{ source('trial_stale', 'trial_arrivals') }}"
+    ),
+    "models/trial/stale/trial_arrived_again.sql": _logged("select id from {{ ref('trial_arrived') }}"),
+    "models/trial/stale/trial_apart.sql": _logged("select 1 as id"),
+    "models/trial/phases/trial_phases.yml": _source("trial_phases", "trial_phase_seed", 1_000_000),
+    "models/trial/phases/trial_phase_last.sql": _logged(
+        "select id from {{ source('trial_phases', 'trial_phase_seed') }}"
+    ),
+    "seeds/trial/trial_phase_seed.csv": "id,loaded_at\n1,2026-01-01 00:00:00\n",
+}
+_HOOKS = """
+on-run-start: "{{ trial_log_hook('on-run-start') }}"
+on-run-end: "{{ trial_log_hook('on-run-end') }}"
+"""
+
 _GATED = "select: stg_trial__numbers trial_totals\n"
 PIPELINES = {
     "trial": (
         "select: trial_numbers stg_trial__numbers trial_totals trial_report\n"
         "exclude: assert_numbers_are_even\n"
+    ),
+    "trial_per_model": (
+        "select: trial_numbers stg_trial__numbers trial_totals trial_report\n"
+        "exclude: assert_numbers_are_even\nexecute: per_model\n"
     ),
     "trial_unseeded": "select: trial_numbers stg_trial__numbers\ntests: off\nskip_stages: seed\n",
     "trial_gate": f"{_GATED}tests: gate\n",
@@ -51,6 +160,14 @@ PIPELINES = {
     "trial_off": f"{_GATED}tests: off\n",
     "trial_bookings": "select: fct_bookings\ntests: off\n",
     "trial_held": "select: trial_held trial_released\n",
+    "trial_faults": "select: path:models/trial/faults\n",
+    "trial_retried": "select: fault_held fault_after\nretries: 1\ntests: off\n",
+    "trial_marked": "select: trial_mark\nmax_active_runs: 20\n",
+    **{
+        f"trial_stale_{policy}": f"select: path:models/trial/stale\nstale: {policy}\n"
+        for policy in ("fail", "skip", "warn")
+    },
+    "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",
 }
@@ -62,11 +179,13 @@ def make(root: Path) -> None:
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
-    files = _FILES | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
+    files = _FILES | _FAULTS | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
     for name, text in files.items():
         path = root / "dbt" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    with (root / "dbt" / "dbt_project.yml").open("a", encoding="utf-8") as project:
+        project.write(_HOOKS)
     # A full hour that strikes during the tests must not start a run between theirs.
     pipeline = root / "dbt" / "pipelines" / "booking_analytics.yml"
     text = pipeline.read_text(encoding="utf-8")

@@ -35,7 +35,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
     config = load(
         write_project,
         "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
-        "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\nexecute: per_model\n"
+        "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\nexecute: per_model\nstale: skip\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
     assert config.model_dump() == {
@@ -49,6 +49,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "skip_stages": ("bronze",),
         "tests": "end",
         "execute": "per_model",
+        "stale": "skip",
         "retries": 2,
         "pool": "p",
         "max_active_runs": 3,
@@ -58,6 +59,23 @@ def test_every_key_set(write_project: WriteProject) -> None:
     }
     # A new key must be added above.
     assert config.model_fields_set == set(Pipeline.model_fields) - {"selector"}
+
+
+def test_what_a_pipeline_is_that_says_nothing(write_project: WriteProject) -> None:
+    config = load(write_project, "select: a")
+    assert (config.execute, config.stale, config.tests, config.retries) == ("build", "fail", "gate", 0)
+
+
+@pytest.mark.parametrize("name", ["build", "finished", "tests"])
+def test_a_stage_cannot_have_the_name_of_what_orrery_makes(write_project: WriteProject, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be the name of a stage of nodes"):
+        load(write_project, f"select: a\nstages: {{{name}: b}}")
+
+
+@pytest.mark.parametrize("text", ["execute: builds", "stale: ignore"])
+def test_refused_words(write_project: WriteProject, text: str) -> None:
+    with pytest.raises(ConfigError, match=text.split(": ")[1]):
+        load(write_project, f"select: a\n{text}")
 
 
 def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: WriteProject) -> None:
@@ -160,6 +178,8 @@ def test_a_shipped_pipeline_file_fits_the_schema(path: Path) -> None:
         {"select": "a", "retrys": 2},
         {"select": "a", "schedule": {"aftr": ["b"]}},
         {"select": "a", "tests": "gates"},
+        {"select": "a", "execute": "builds"},
+        {"select": "a", "stale": "ignore"},
         {"select": "a", "retries": "2"},
     ],
 )
@@ -173,6 +193,7 @@ def test_the_schema_refuses(data: dict[str, Any]) -> None:
     [
         {"select": "a", "schedule": "@daily"},
         {"select": ["a", "b"], "schedule": {"after": "c"}, "tests": "off"},
+        {"select": "a", "execute": "build", "stale": "warn"},
         {"selector": "a", "schedule": None, "stages": {"bronze": "b"}, "skip_stages": ["seed"]},
     ],
 )

@@ -10,6 +10,8 @@ import pytest
 
 from orrery.execute.results import NodeResult, read_results, summary
 
+RESPONSE = {"_message": "SELECT 3", "code": "SELECT", "rows_affected": 3}
+
 
 def run_result(unique_id: str, status: str = "success", **more: Any) -> dict[str, Any]:
     """An entry of run_results.json as dbt-postgres writes it."""
@@ -17,7 +19,7 @@ def run_result(unique_id: str, status: str = "success", **more: Any) -> dict[str
         "unique_id": unique_id,
         "status": status,
         "execution_time": 1.25,
-        "adapter_response": {"_message": "SELECT 3", "code": "SELECT", "rows_affected": 3},
+        "adapter_response": RESPONSE,
         "failures": None,
         "message": "SELECT 3",
         **more,
@@ -31,7 +33,7 @@ def write(target: Path, name: str, *results: dict[str, Any]) -> None:
 def test_a_model(tmp_path: Path) -> None:
     write(tmp_path, "run_results.json", run_result("model.shop.a"))
     results = read_results(tmp_path)
-    assert results == [NodeResult("model.shop.a", "success", 1.25, 3, None, "SELECT 3")]
+    assert results == [NodeResult("model.shop.a", "success", 1.25, 3, None, "SELECT 3", RESPONSE)]
     assert summary(results) == {
         "status": "success",
         "seconds": 1.25,
@@ -46,6 +48,7 @@ def test_a_model(tmp_path: Path) -> None:
                 "rows_affected": 3,
                 "failures": None,
                 "message": "SELECT 3",
+                "adapter_response": RESPONSE,
             }
         ],
     }
@@ -55,7 +58,7 @@ def test_a_model(tmp_path: Path) -> None:
 def test_rows_that_the_adapter_does_not_know(tmp_path: Path, response: dict[str, Any] | None) -> None:
     write(tmp_path, "run_results.json", run_result("model.shop.a", adapter_response=response))
     results = read_results(tmp_path)
-    assert results[0].rows_affected is None
+    assert (results[0].rows_affected, results[0].adapter_response) == (None, response or {})
     assert summary(results)["rows_affected"] is None
 
 

@@ -64,7 +64,12 @@ def test_build_and_break_and_mend(write_project: WriteProject) -> None:
     (project.pipelines_dir / "several.yml").unlink()
     assert build(project) == ["Parsing the dbt project."]
     assert find_problems(project) == {}
-    assert {path.stem for path in project.manifest_dir.iterdir()} == {"index", "all", "chosen"}
+    assert {path.stem for path in project.manifest_dir.iterdir()} == {
+        "index",
+        "all",
+        "chosen",
+        "partial_parse",
+    }
 
 
 def test_a_folder_without_a_dbt_project(write_project: WriteProject) -> None:

@@ -1,0 +1,372 @@
+"""How long a pipeline takes in Airflow, beside dbt alone and plain Cosmos, and where the time goes.
+
+    python benchmarks/execution.py [--nodes N ...] [--repeat R] [--baselines-at N]
+
+For each size it generates a project, starts a stack of its own for it, and removes both at the end.
+What is compared takes turns, so that a machine that is busy for a while disturbs all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
+
+from baselines import DAGS, LIMIT_SECONDS, add_baselines
+from generate import generate_project
+
+from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
+from orrery.cli.follow import is_marker
+from orrery.config.errors import OrreryError
+from orrery.config.pipeline import BUILD
+from orrery.config.project import Project
+from orrery.local import Stack
+from orrery.local.ports import find_free
+from orrery.manifest.store import ManifestStore
+
+ROOT = Path(__file__).resolve().parents[1]
+PIPELINE = "bench"
+POLL_SECONDS = 0.2
+PARSE_SECONDS = 120
+LONGEST_SECONDS = 3600
+FOREIGN = ("ORRERY_", "DBT_", "AIRFLOW", "PYTHON")
+PHASES = (
+    "trigger -> start of the build",
+    "-> start of the first node",
+    "-> end of the last node",
+    "-> end of the build",
+    "-> end of the run",
+)
+# What the wall seconds of each are a multiple of.
+COMPARED = {
+    "Orrery": "dbt build",
+    "Orrery beside Cosmos": "Orrery",
+    **dict.fromkeys(DAGS, "Orrery beside Cosmos"),
+}
+HEADER = f"""\
+Wall seconds: of dbt, the life of its process; of DAGs, from the POST that triggers the run until a poll
+(every {POLL_SECONDS} s) sees its end. One run of dbt and one of Orrery come first and are not counted. All
+DAGs run in Orrery's stack, whose workers have dbt and Cosmos imported already; Cosmos gets no warm-up.
+While Cosmos's DAGs are there, Airflow parses them again and again: so Orrery is measured first without
+them, and once more in turns with them. CPU seconds of a run include what an idle Airflow needs."""
+
+Figures = dict[str, float]
+
+
+class BenchmarkError(OrreryError):
+    """Something did not succeed, so that there is nothing to measure."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: wall and CPU in seconds (CPU by process), memory in MB, `phases` in seconds by PHASES."""
+
+    wall: float
+    cpu: Figures
+    phases: Figures
+    airflow: float = 0.0  # seconds from start to end of the run as Airflow has it
+    memory: Figures = field(default_factory=dict)
+
+
+# By name; a Cosmos mode that takes longer than LIMIT_SECONDS has none.
+Runs = dict[str, list[Measured]]
+
+
+def main() -> int:
+    """Print figures per size and a summary; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[50, 200, 500, 1000], metavar="N")
+    parser.add_argument("--repeat", type=int, default=2, metavar="R", help="runs of each; default 2")
+    parser.add_argument(
+        "--baselines-at", type=int, default=50, metavar="N", help="Cosmos too, up to N nodes; default 50"
+    )
+    options = parser.parse_args()
+    # Ends like Ctrl-C: the stack is stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(HEADER, flush=True)
+    summary = ["\n== Summary (medians)"]
+    try:
+        for nodes in options.nodes:
+            load = os.getloadavg()[0]
+            runs = measure(nodes, options.repeat, baselines=nodes <= options.baselines_at)
+            print(f"\n== {nodes} nodes (load average before: {load:.1f})")
+            summary.append(show(nodes, runs))
+    except OrreryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; everything is stopped and removed.", file=sys.stderr)
+        return 130
+    finally:
+        print("\n".join(summary), flush=True)
+    return 0
+
+
+def measure(nodes: int, repeat: int, *, baselines: bool) -> Runs:
+    """All runs with a project of `nodes` nodes."""
+    with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
+        root = Path(folder)
+        # The database's user, if it is another one, has to pass through.
+        root.chmod(0o755)
+        make_project(root, nodes)
+        with started(root) as stack:
+            call([sys.executable, "-m", "orrery.cli", "build"])
+            info = stack.info()
+            assert info
+            with AirflowApi(info.url, info.username, info.password) as api:
+                bench = Bench(root, stack, api)
+                runs = bench.compare(repeat)
+                return runs | bench.compare_with_cosmos(repeat) if baselines else runs
+
+
+def make_project(root: Path, nodes: int) -> None:
+    """Write a project with one pipeline, and let this process's environment point to it."""
+    shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "include").symlink_to(ROOT / "include")
+    generate_project(root / "dbt", nodes)
+    shutil.copy(ROOT / "dbt" / "profiles.yml", root / "dbt")
+    (root / "dbt" / "pipelines").mkdir()
+    (root / "dbt" / "pipelines" / f"{PIPELINE}.yml").write_text("select: tag:bench\nschedule: none\n")
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    os.environ |= {
+        "ORRERY_PROJECT_DIR": str(root),
+        "ORRERY_STATE_DIR": str(root / ".orrery"),
+        "ORRERY_PORT": str(find_free()),
+        "PYTHONPATH": str(root / "include"),
+    }
+
+
+@contextmanager
+def started(root: Path) -> Iterator[Stack]:
+    """The project's stack, which is stopped at the end whatever happens."""
+    stack = Stack(root, root / ".orrery")
+    try:
+        stack.up()
+        yield stack
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stack.down()
+        signal.signal(signal.SIGINT, before)
+
+
+def call(command: list[str], extra: dict[str, str] | None = None) -> None:
+    """Run a command quietly; one that fails is an error with what it said."""
+    env = os.environ | (extra or {})
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-4000:]
+        raise BenchmarkError(f"{' '.join(command)}: exit code {done.returncode}\n{said}")
+
+
+class Bench:
+    """Makes and measures runs in one project with a running stack."""
+
+    def __init__(self, root: Path, stack: Stack, api: AirflowApi) -> None:
+        self.root = root
+        self.stack = stack
+        self.api = api
+        self.parts = {part.name: psutil.Process(part.pid) for part in stack.status() if part.pid}
+
+    def compare(self, repeat: int) -> Runs:
+        """dbt and Orrery in turns, after one run of each that does not count."""
+        self.wait_until_parsed(PIPELINE, ManifestStore(Project(self.root)).path(PIPELINE).stat().st_mtime)
+        rounds = [(self.dbt_build(), self.dag_run(PIPELINE)) for _ in range(repeat + 1)][1:]
+        return {"dbt build": [dbt for dbt, _ in rounds], "Orrery": [ours for _, ours in rounds]}
+
+    def compare_with_cosmos(self, repeat: int) -> Runs:
+        """Orrery and Cosmos in turns; a mode that took too long is not tried again."""
+        add_baselines(self.root)
+        for dag_id in DAGS.values():
+            self.wait_until_parsed(dag_id, 0)
+        runs: Runs = {"Orrery beside Cosmos": [], **{mode: [] for mode in DAGS}}
+        slow: set[str] = set()
+        for _ in range(repeat):
+            runs["Orrery beside Cosmos"].append(self.dag_run(PIPELINE))
+            for mode in [mode for mode in DAGS if mode not in slow]:
+                try:
+                    runs[mode].append(self.dag_run(DAGS[mode], LIMIT_SECONDS))
+                except TimeoutError:
+                    slow.add(mode)
+                    # Tasks of a run that Airflow gave up end at their next sign of life.
+                    time.sleep(15)
+        return runs | {mode: [] for mode in slow}
+
+    def wait_until_parsed(self, dag_id: str, since: float) -> None:
+        """Wait until Airflow has read the DAG after `since` (seconds since the epoch)."""
+        deadline = time.monotonic() + PARSE_SECONDS
+        while time.monotonic() < deadline:
+            dag = self.api.dag(dag_id)
+            if dag and not dag["is_stale"] and seconds(dag["last_parsed_time"]) > since:
+                return
+            time.sleep(0.5)
+        errors = "\n".join(error["stack_trace"] for error in self.api.import_errors())
+        raise BenchmarkError(f"{dag_id}: not parsed within {PARSE_SECONDS} s\n{errors}")
+
+    def dbt_build(self) -> Measured:
+        """dbt alone, with a target folder of its own so that the manifest of the DAGs stays as it is."""
+        dbt, target = self.root / "dbt", self.root / "shell_target"
+        folders = {"project-dir": dbt, "profiles-dir": dbt, "target-path": target, "log-path": target}
+        arguments = [f"--{option}={folder}" for option, folder in folders.items()]
+        before, children, began = self.cpu(), os.times()[2:4], time.time()
+        call([str(Path(sys.executable).parent / "dbt"), "build", "--quiet", *arguments], self.stack.dbt_env())
+        ended, own = time.time(), sum(os.times()[2:4]) - sum(children)
+        cpu = {"dbt": own, **self.cpu_since(before)}
+        results = json.loads((target / "run_results.json").read_text())["results"]
+        timings = [timing for result in results for timing in result["timing"]]
+        first = min(seconds(timing["started_at"]) for timing in timings)
+        last = max(seconds(timing["completed_at"]) for timing in timings)
+        return Measured(ended - began, cpu, between([began, first, last, ended], PHASES[1:4]))
+
+    def dag_run(self, dag_id: str, limit: float = LONGEST_SECONDS) -> Measured:
+        """A run of a DAG; raises TimeoutError when Airflow ended it because it took `limit` seconds."""
+        before, began = self.cpu(), time.time()
+        run_id = self.api.trigger(dag_id, {})
+        memory = {"api-server": 0.0, "scheduler": 0.0}
+        while (run := self.api.run(dag_id, run_id))["state"] not in FINISHED_RUN:
+            memory = {name: max(mb, self.parts[name].memory_info().rss / 1e6) for name, mb in memory.items()}
+            if time.time() - began > limit + 120:
+                raise BenchmarkError(f"{dag_id}: the run {run_id} does not end")
+            time.sleep(POLL_SECONDS)
+        wall, cpu = time.time() - began, self.cpu_since(before)
+        airflow = seconds(run["end_date"]) - seconds(run["start_date"])
+        tasks = self.api.task_instances(dag_id, run_id)
+        if run["state"] != "success":
+            if airflow >= limit:
+                raise TimeoutError
+            raise BenchmarkError(self.explain(run, tasks))
+        phases = between(moments_of(began, tasks, run), PHASES) if dag_id == PIPELINE else {}
+        return Measured(wall, cpu, phases, airflow, memory)
+
+    def explain(self, run: Json, tasks: list[Json]) -> str:
+        """Which tasks of a run failed, and the end of the log of the first."""
+        failed = [task for task in tasks if task["state"] == "failed"]
+        names = ", ".join(task["task_id"] for task in failed) or "none"
+        log = "\n".join(self.api.log_tail(failed[0], 30)) if failed else ""
+        return f"{run['dag_id']}: the run {run['dag_run_id']} failed; failed tasks: {names}\n{log}"
+
+    def cpu(self) -> Figures:
+        """CPU seconds so far by component, of its process and all below it, ended ones included."""
+        try:
+            return {name: tree_cpu(process) for name, process in self.parts.items()}
+        except psutil.NoSuchProcess:
+            raise BenchmarkError("a part of the stack has died and was restarted") from None
+
+    def cpu_since(self, before: Figures) -> Figures:
+        """CPU seconds by component since `before`."""
+        return {name: total - before[name] for name, total in self.cpu().items()}
+
+
+def tree_cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process and all below it; an ended one counts for the parent that waited for it."""
+    total = 0.0
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            total += sum(child.cpu_times()[:4])
+    return total + sum(process.cpu_times()[:4])
+
+
+def seconds(text: str) -> float:
+    """An ISO 8601 time in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def moments_of(began: float, tasks: list[Json], run: Json) -> list[float]:
+    """What PHASES lie between in a run of Orrery, in seconds since the epoch; nodes have dbt's own times."""
+    build = next(task for task in tasks if task["task_id"] == BUILD)
+    nodes = [task for task in tasks if task is not build and not is_marker(task)]
+    first = min(seconds(task["start_date"]) for task in nodes)
+    last = max(seconds(task["end_date"]) for task in nodes)
+    return [
+        began,
+        seconds(build["start_date"]),
+        first,
+        last,
+        seconds(build["end_date"]),
+        seconds(run["end_date"]),
+    ]
+
+
+def between(moments: list[float], names: tuple[str, ...]) -> Figures:
+    """The seconds from each moment to the next, by name."""
+    return dict(zip(names, (end - start for start, end in pairwise(moments)), strict=True))
+
+
+def median(figures: list[Figures]) -> Figures:
+    """The median of each figure."""
+    return {name: statistics.median(each[name] for each in figures) for name in figures[0]}
+
+
+def show(nodes: int, runs: Runs) -> str:
+    """Print the figures of one size; returns its line of the summary."""
+    walls = show_walls(runs)
+    overhead = show_cpu(nodes, runs)
+    show_phases(runs)
+    memory = median([run.memory for run in runs["Orrery"]])
+    shown = ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in memory.items())
+    print(f"  peak resident memory in MB of the main processes: {shown}", flush=True)
+    return f"{nodes:>5} nodes: {walls}; CPU beyond dbt's: {overhead:.0f} ms per node; MB: {shown}"
+
+
+def show_walls(runs: Runs) -> str:
+    """Print the wall seconds and their ratios; returns them in short."""
+    print(f"  {'wall seconds':22} {'median':>8} {'Airflow':>8}  ratio (all walls)")
+    medians: Figures = {}
+    short = []
+    for name, measured in runs.items():
+        if not measured:
+            print(f"  {name:22} not done after {LIMIT_SECONDS} s, given up")
+            short.append(f"{name} > {LIMIT_SECONDS} s")
+            continue
+        wall = medians[name] = statistics.median(run.wall for run in measured)
+        airflow = statistics.median(run.airflow for run in measured) or ""
+        other = COMPARED.get(name)
+        ratio = f"{wall / medians[other]:.2f} x {other}" if other else ""
+        walls = " ".join(f"{run.wall:.1f}" for run in measured)
+        print(f"  {name:22} {wall:>8.1f} {airflow and f'{airflow:.1f}':>8}  {ratio} ({walls})")
+        short.append(f"{name} {wall:.1f} s" + (f" = {ratio}" if ratio else ""))
+    return ", ".join(short)
+
+
+def show_cpu(nodes: int, runs: Runs) -> float:
+    """Print the CPU seconds by process; returns Orrery's beyond dbt's, in milliseconds per node."""
+    dbt, ours = (median([run.cpu for run in runs[name]]) for name in ("dbt build", "Orrery"))
+    print(f"  {'CPU seconds':30} {'dbt build':>10} {'Orrery':>10}")
+    for name, used in dbt.items():
+        print(f"  {name:30} {used:>10.1f} " + (f"{ours[name]:>10.1f}" if name in ours else "  (scheduler)"))
+    alone, total = dbt["dbt"] + dbt["postgres"], sum(ours.values())
+    print(f"  {'dbt + postgres; all':30} {alone:>10.1f} {total:>10.1f}")
+    overhead = (total - alone) / nodes * 1000
+    print(f"  {'beyond dbt, ms per node':30} {'':>10} {overhead:>10.0f}")
+    return overhead
+
+
+def show_phases(runs: Runs) -> None:
+    """Print where the wall seconds go."""
+    dbt, ours = (median([run.phases for run in runs[name]]) for name in ("dbt build", "Orrery"))
+    print(f"  {'where the seconds go':30} {'dbt build':>10} {'Orrery':>10}")
+    for name in PHASES:
+        alone = f"{dbt[name]:.1f}" if name in dbt else ""
+        print(f"  {name:30} {alone:>10} {ours[name]:>10.1f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
