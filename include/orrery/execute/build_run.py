@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 # States in which a task waits for a build.
 _WAITING = (None, "up_for_reschedule")
 _DONE = ("success", "skipped")
+# States in which a worker has a task, or will have it in a moment, and for how many seconds a build waits.
+_BUSY = ("scheduled", "queued", "running", "restarting")
+_SETTLE = 20.0
+_PAUSE = 0.5
 _LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 # What a failed node's task gets of dbt's log and of its SQL, in characters.
 _MOST = 20_000
@@ -95,32 +100,57 @@ class BuildRun:
         return Counter(str(state) for state in self._ended.values())
 
     def _hold(self, waiting: list[str]) -> list[TaskPlan]:
-        """Take the tasks on which nobody else works; the others have ended or run on workers."""
+        """Take the tasks on which nobody else works; the others have ended or run on workers.
+
+        A worker may be about to ask for a node on which tasks of this build depend, or to fail it: that
+        takes a moment, which the build waits. What is still not to be run then, is given back.
+        """
+        deadline = time.monotonic() + _SETTLE
+        while True:
+            held = self._take(waiting)
+            states = self._states()
+            runnable = self._descent.runnable(held.keys(), states, _DONE)
+            busy = {tid for tid in self._tasks if tid not in held and states.get(tid) in _BUSY}
+            early = held.keys() - runnable
+            if not early or not busy or time.monotonic() > deadline:
+                break
+            time.sleep(_PAUSE)
+        for task_id in early:
+            self._publisher.add(Update(task_id, NodeState.RELEASED))
+        self._tries |= held
+        return [task for task_id, task in self._tasks.items() if task_id in runnable]
+
+    def _take(self, waiting: list[str]) -> dict[str, int]:
+        """Take tasks; returns those that the build has now, with the numbers of their next tries."""
         self._publisher.flush()
         self._store.set(HOLD, {"tasks": waiting, "host": self._ti.hostname or "", "pid": os.getpid()})
-        held = self._store.get(HELD)
+        held: dict[str, int] | None = self._store.get(HELD)
         if held is None:
             raise NotConfiguredError(
                 "Airflow's api-server does not know how to end the tasks of a build.\n"
                 "  Set AIRFLOW__STATE_STORE__BACKEND=orrery.execute.state_store.NodeStateStore for it, or "
                 "execute: per_model in the pipeline's file."
             )
-        self._tries |= held
-        return [task for task_id, task in self._tasks.items() if task_id in held]
+        return held
 
     def _ready(self, reasons: set[str]) -> list[str]:
-        """Tasks that were cleared while the build was at work, and wait for nothing else."""
+        """Tasks that were cleared while the build was at work."""
         self._publisher.flush()
-        run_id = self._ti.run_id
-        states = self._ti.get_task_states(dag_id=self._ti.dag_id, run_ids=[run_id]).get(run_id, {})
-        return [
+        states = self._states()
+        cleared = {
             task_id
-            for task_id, task in self._tasks.items()
-            if states.get(task_id) in _WAITING
-            and task_id not in self._ended
-            and task_id not in reasons
-            and self._descent.waits_for_none(task, states, _DONE)
-        ]
+            for task_id in self._tasks
+            if states.get(task_id) in _WAITING and task_id not in self._ended and task_id not in reasons
+        }
+        return list(self._descent.runnable(cleared, states, _DONE))
+
+    def _states(self) -> dict[str, str | None]:
+        """The states of the tasks of the run, as Airflow has them."""
+        run_id = self._ti.run_id
+        states: dict[str, str | None] = self._ti.get_task_states(
+            dag_id=self._ti.dag_id, run_ids=[run_id]
+        ).get(run_id, {})
+        return states
 
     def _run(self, held: list[TaskPlan]) -> None:
         """Sources are checked as soon as what fills them is done; then comes the rest, at once."""
@@ -138,13 +168,12 @@ class BuildRun:
                 for tid in before - unchecked
                 if unchecked.isdisjoint(self._descent.ancestors(tid))
             ]
-            chosen = ready or makers
             if ready:
                 self._check_freshness(ready)
             else:
                 self._build(makers, remaining)
-            for task in chosen:
-                del remaining[task.task_id]
+            for task in ready or makers:
+                remaining.pop(task.task_id)
         if self._plan.config.tests == "end":
             # A failed test holds nothing back here, so the tests come in a command of their own.
             tests = {tid: task for tid, task in remaining.items() if task.stage == TESTS}
@@ -156,11 +185,12 @@ class BuildRun:
             self._build(remaining.values(), remaining)
 
     def _bar(self, remaining: dict[str, TaskPlan]) -> None:
-        """Take out what descends from a failed task: Airflow's rules decide about it."""
+        """Take out what has ended, and what descends from a failed task: Airflow's rules decide about it."""
         failed = [tid for tid, state in self._ended.items() if state is NodeState.FAILED]
         for task_id in self._descent.descendants(failed) & set(remaining):
-            del remaining[task_id]
             self._release(task_id)
+        for task_id in self._ended.keys() & set(remaining):
+            del remaining[task_id]
 
     def _build(self, tasks: Iterable[TaskPlan], remaining: Mapping[str, TaskPlan]) -> None:
         tasks = list(tasks)
@@ -312,8 +342,7 @@ class BuildRun:
     def _finish_markers(self) -> None:
         """End the points that only wait, so that the scheduler need not go through them one by one."""
         self._publisher.flush()
-        run_id = self._ti.run_id
-        states = self._ti.get_task_states(dag_id=self._ti.dag_id, run_ids=[run_id]).get(run_id, {})
+        states = self._states()
         now = datetime.now(UTC).isoformat()
         for task_id in self._descent.ordered():
             task = self._plan.tasks[task_id]

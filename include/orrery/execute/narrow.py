@@ -44,13 +44,17 @@ def left_out(tasks: Iterable[NodeTask], options: RunOptions, dbt: Dbt) -> dict[s
                     f"{name}: {token!r} matches no node of the dbt project.\n"
                     f"  {suggest(token.strip('+@'), known, 'node')}"
                 )
-    selected = _resolve(SELECT, options.select or ("*",), options.exclude, dbt)
+    selected = _resolve(SELECT, options.select, options.exclude, dbt)
     chosen = [task for task in tasks if not selected.isdisjoint(task.nodes)]
     if not chosen:
+        given = " and ".join(
+            f"{name} {' '.join(tokens)!r}"
+            for name, tokens in ((SELECT, options.select), (EXCLUDE, options.exclude))
+            if tokens
+        )
         raise OptionsError(
-            f"{SELECT}: {' '.join(options.select) or '*'!r}"
-            + (f" without {' '.join(options.exclude)!r}" if options.exclude else "")
-            + " leaves nothing of this pipeline to run.\n  ./orrery dbt ls --select shows what it matches."
+            f"{given} leave nothing of this pipeline to run.\n"
+            "  ./orrery dbt ls --select shows what a selection matches."
         )
     ids = {task.task_id for task in chosen}
     return {task.task_id: _NOT_SELECTED for task in tasks if task.task_id not in ids} | reasons

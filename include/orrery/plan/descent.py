@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from graphlib import TopologicalSorter
+from typing import Any
 
 from orrery.plan.model import TaskKind, TaskPlan
+
+_FAILED = ("failed", "upstream_failed")
 
 
 class Descent:
@@ -37,13 +40,28 @@ class Descent:
         self, task: TaskPlan, states: Mapping[str, str | None], done: Collection[str | None]
     ) -> bool:
         """Whether all that the task waits for is done; points that only wait are looked through."""
+        ended = {*done, *_FAILED} if task.always else done
         for other in task.upstream:
-            if states.get(other) in done:
+            if states.get(other) in ended:
                 continue
             upstream = self._tasks[other]
             if upstream.kind is not TaskKind.MARKER or not self.waits_for_none(upstream, states, done):
                 return False
         return True
+
+    def runnable(
+        self, candidates: Collection[str], states: Mapping[str, str | None], done: Collection[str | None]
+    ) -> set[str]:
+        """Those of the candidates that wait for nothing but each other and what is done."""
+        taken = object()
+        known: dict[str, Any] = {**states, **dict.fromkeys(candidates)}
+        accepted = (*done, taken)
+        for task_id in self.ordered():
+            task = self._tasks[task_id]
+            possible = task_id in candidates or (task.kind is TaskKind.MARKER and known.get(task_id) is None)
+            if possible and self.waits_for_none(task, known, accepted):
+                known[task_id] = taken
+        return {task_id for task_id in candidates if known[task_id] is taken}
 
 
 def _reach(task_ids: Iterable[str], steps: Mapping[str, list[str]]) -> set[str]:

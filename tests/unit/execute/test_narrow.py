@@ -19,8 +19,8 @@ FILES = {
     "dbt/models/fct_refunds.sql": "select * from {{ ref('stg_orders') }}",
     # In the project, but not in the pipeline.
     "dbt/models/elsewhere.sql": "select 1 as id",
+    "dbt/tests/assert_orders.sql": "select * from {{ ref('fct_orders') }} where false",
     "dbt/models/models.yml": (
-        "models: [{name: fct_orders, columns: [{name: id, data_tests: [not_null]}]}]\n"
         "sources: [{name: app, tables: [{name: raw}]}]\n"
     ),
 }
@@ -38,7 +38,7 @@ TASKS = [
     Task("staging.stg_orders", "staging", ("model.tiny.stg_orders",)),
     Task("core.fct_orders", "core", ("model.tiny.fct_orders",)),
     Task("core.fct_refunds", "core", ("model.tiny.fct_refunds",)),
-    Task("tests.fct_orders", "tests", ("test.tiny.not_null_fct_orders_id.3a3b9fe3ab",)),
+    Task("tests.fct_orders", "tests", ("test.tiny.assert_orders",)),
     Task("source_freshness.app__raw", "source_freshness", ("source.tiny.app.raw",)),
 ]
 ALL = {task.task_id for task in TASKS}
@@ -142,15 +142,15 @@ def test_what_no_selector_is_matches_nothing(dbt: Dbt, token: str) -> None:
 
 def test_a_selection_outside_of_the_pipeline_leaves_nothing(dbt: Dbt) -> None:
     assert refused(dbt, select="elsewhere") == (
-        "select: 'elsewhere' leaves nothing of this pipeline to run.\n"
-        "  ./orrery dbt ls --select shows what it matches."
+        "select 'elsewhere' leave nothing of this pipeline to run.\n"
+        "  ./orrery dbt ls --select shows what a selection matches."
     )
 
 
 def test_excluding_everything_leaves_nothing(dbt: Dbt) -> None:
     message = refused(dbt, select="stg_orders", exclude="tag:bronze")
-    assert message.startswith("select: 'stg_orders' without 'tag:bronze' leaves nothing")
-    assert refused(dbt, exclude="* source:*").startswith("select: '*' without '* source:*' leaves nothing")
+    assert message.startswith("select 'stg_orders' and exclude 'tag:bronze' leave nothing")
+    assert refused(dbt, exclude="* source:*").startswith("exclude '* source:*' leave nothing")
 
 
 @pytest.mark.parametrize("name", ["select", "exclude"])

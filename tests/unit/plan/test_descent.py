@@ -135,3 +135,35 @@ def test_the_points_at_the_beginning_and_at_the_end_are_looked_through() -> None
     end = plan(model("a"), model("b"), check("t", "a"), tests="end")
     assert waits_for_none(end, "tests.a", {"core.a": "success", "core.b": "success"})
     assert not waits_for_none(end, "tests.a", {"core.a": "success"})
+
+
+def runnable(of: PipelinePlan, candidates: set[str], states: Mapping[str, str | None]) -> set[str]:
+    return Descent(of.tasks).runnable(candidates, states, DONE)
+
+
+def test_candidates_may_wait_for_each_other() -> None:
+    made = plan(*DIAMOND)
+    everything = set(made.tasks)
+    assert runnable(made, everything, {}) == everything
+    # What they are in themselves does not matter.
+    assert runnable(made, everything, dict.fromkeys(everything, "deferred")) == everything
+
+
+@pytest.mark.parametrize("state", ["running", "scheduled", "failed", "upstream_failed", None])
+def test_candidates_do_not_wait_for_others(state: str | None) -> None:
+    made = plan(*DIAMOND)
+    candidates = {"core.c", "core.d", "core.alone"}
+    states = {"core.a": "success", "core.b": state}
+    assert runnable(made, candidates, states) == {"core.c", "core.alone"}
+    assert runnable(made, candidates, {**states, "core.b": "skipped"}) == candidates
+    # Neither does what waits for one that waits.
+    assert runnable(made, {"core.b", "core.c", "core.d"}, {"core.a": state}) == set()
+
+
+def test_points_that_only_wait_are_looked_through_for_candidates() -> None:
+    made = plan(model("a"), model("b"), check("t", "a"), tests="end")
+    assert runnable(made, {"core.a", "core.b", "tests.a"}, {}) == {"core.a", "core.b", "tests.a"}
+    assert runnable(made, {"tests.a"}, {"core.a": "success", "core.b": "running"}) == set()
+    # This point waits for the end of all, whatever end it is.
+    assert runnable(made, {"tests.a"}, {"core.a": "success", "core.b": "failed"}) == {"tests.a"}
+    assert runnable(made, {"tests.a"}, {"core.a": "failed", "core.b": "success"}) == set()
