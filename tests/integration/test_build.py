@@ -487,6 +487,29 @@ def test_run_of_a_part(stack: Live) -> None:
     assert sorted(models(stack)) == models_of(chosen)
 
 
+def test_failure_is_not_hidden_by_what_is_left_out(stack: Live, post: Callable[[str, Json], Json]) -> None:
+    stack.query("update dev.trial_switch set divisor = 0")
+    run_id = start(stack, FAULTS, {"select": "fault_held", "exclude": "resource_type:test"})
+    # All last tasks of the graph are left out.
+    assert ended(stack, FAULTS, run_id) == "failed"
+    assert stack.airflow.states(FAULTS, run_id) == {
+        **dict.fromkeys(NODES, "skipped"),
+        **dict.fromkeys(AFTER, "upstream_failed"),
+        HELD: "failed",
+        BUILD: "success",
+    }
+    assert models(stack) == []
+
+    stack.query("update dev.trial_switch set divisor = 1")
+    assert clear(post, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
+    assert ended(stack, FAULTS, run_id) == "success"
+    assert stack.airflow.states(FAULTS, run_id) == {
+        **dict.fromkeys(NODES, "skipped"),
+        **dict.fromkeys((HELD, BUILD), "success"),
+    }
+    assert models(stack) == ["fault_held"]
+
+
 def test_variables_and_threads_reach_dbt(stack: Live) -> None:
     conf = {"select": "fault_root fault_other", "vars": {"pause": 0.5}, "threads": 1}
     state, tasks = run(stack, FAULTS, conf)
@@ -562,7 +585,7 @@ def test_runs_at_the_same_time_do_not_meet(stack: Live) -> None:
         tasks = stack.airflow.tasks(MARKED, run_id)
         assert states(tasks) == dict.fromkeys([BUILD, "core.trial_mark", "tests.trial_mark"], "success")
         assert {task["try_number"] for task in tasks.values()} == {1}
-        assert xcom(stack, tasks[BUILD])["message"] == "2 success"
+        assert xcom(stack, tasks[BUILD])["message"] == "dbt build: 2 success"
         [node] = xcom(stack, tasks["core.trial_mark"])["nodes"]
         assert node["rows_affected"] == 1
     rows = stack.query("select marker, invocation from dev.trial_mark where marker <> 'none'")

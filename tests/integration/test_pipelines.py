@@ -60,7 +60,7 @@ def table_of(output: str) -> dict[str, Row]:
         match = line.fullmatch(text.rstrip())
         assert match, text
         stage, node, *cells = match.groups(default="")
-        found[f"{stage}.{node}"] = Row(*cells)
+        found[f"{stage}.{node}" if stage != BUILD else BUILD] = Row(*cells)
     return found
 
 

@@ -121,7 +121,7 @@ class _PlainProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown: dict[str, str] = {}
-        self._ended: dict[str, int] = {}
+        self._ended: dict[str, set[str]] = {}
 
     def __enter__(self) -> _PlainProgress:
         return self
@@ -141,9 +141,11 @@ class _PlainProgress:
                 # The markup has no width: it must not count when states are padded.
                 padding = " " * (len("upstream_failed") - len(state))
                 stage = stage_of(task)
-                self._ended[stage] = self._ended.get(stage, 0) + 1
+                # A task may end twice, when the build goes on with what was given back.
+                ended = self._ended.setdefault(stage, set())
+                ended.add(task["task_id"])
                 self._console.print(
                     f"{styled(state)}{padding} {task['task_id']}  {seconds}  "
-                    f"({self._ended[stage]} of {len(stages[stage])} in {stage})",
+                    f"({len(ended)} of {len(stages[stage])} in {stage})",
                     highlight=False,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,19 +66,42 @@ def _table(tasks: list[Json], results: dict[str, Json]) -> Table:
     table.add_column("seconds", justify="right")
     table.add_column("rows", justify="right")
     table.add_column("message", overflow="fold")
-    for task in tasks:
+    for task, others in _folded(tasks):
         result: dict[str, Any] = results.get(task["task_id"], {})
         seconds = f"{task['duration']:.1f}" if task["duration"] else ""
         rows = result.get("rows_affected")
+        name = task["task_id"].partition(".")[2] or task["task_id"]
         table.add_row(
             stage_of(task),
-            task["task_id"].partition(".")[2] or task["task_id"],
+            f"({others + 1} nodes)" if others else name,
             _state(task, results),
             seconds,
             f"{rows:,}" if rows is not None else "",
-            escape(_first_line(result.get("message"))),
+            escape(_first_line(result.get("message") or _note(task))),
         )
     return table
+
+
+def _folded(tasks: list[Json]) -> Iterator[tuple[Json, int]]:
+    """The tasks; of those of a stage that were skipped for one reason the first, with how many others."""
+    same = Counter(_reason(task) for task in tasks)
+    told = set()
+    for task in tasks:
+        reason = _reason(task)
+        if reason is None:
+            yield task, 0
+        elif reason not in told:
+            told.add(reason)
+            yield task, same[reason] - 1
+
+
+def _reason(task: Json) -> tuple[str, str] | None:
+    return (stage_of(task), _note(task)) if task["state"] == "skipped" else None
+
+
+def _note(task: Json) -> str:
+    """Why a task was skipped."""
+    return str(task.get("note") or "") if task["state"] == "skipped" else ""
 
 
 def _show_failure(api: AirflowApi, task: Json, result: Json | None, console: Console) -> None:

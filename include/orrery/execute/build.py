@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from orrery.config.errors import OrreryError
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, refusal, summary
 from orrery.plan.model import PipelinePlan
 
 if TYPE_CHECKING:
@@ -45,21 +45,17 @@ class DbtBuildOperator(BaseOperator):
             self._run = BuildRun(self.plan, options, context)
             states = self._run.execute()
         except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=_result("error", str(error)))
+            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
             raise AirflowFailException(str(error)) from error
         except KeyboardInterrupt:
             raise AirflowException("The build was stopped; dbt's queries are cancelled.") from None
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
         self.log.info("dbt build: %s", told)
-        context["ti"].xcom_push(key=RESULT_KEY, value=_result("success", told))
+        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": f"dbt build: {told}"})
 
     def on_kill(self) -> None:
         """Airflow stops the task: end dbt as Ctrl-C would, which cancels its queries."""
         if self._run is not None:
-            self._run.stopping = True
+            self._run.stop()
         # Airflow calls this from a signal handler in the main thread, and then goes on with the task.
         raise KeyboardInterrupt
-
-
-def _result(status: str, message: str) -> dict[str, Any]:
-    return {"status": status, "seconds": None, "rows_affected": None, "message": message, "nodes": []}

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
 from orrery.execute.channel import FAIL_METHOD, ORPHANED, REBUILD
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, summary
+from orrery.execute.results import RESULT_KEY, refusal, summary
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -82,8 +82,13 @@ class PerModelOperator(DbtNodeOperator):
         # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
         from orrery.execute.per_model import PerModelRun, reason_to_skip
 
-        options = RunOptions.from_context(context)
-        reason = reason_to_skip(self, options)
+        try:
+            options = RunOptions.from_context(context)
+            reason = reason_to_skip(self, options)
+        except OrreryError as error:
+            # A mistake in the choices of the run, which no retry mends.
+            self._report(context, refusal(error), "")
+            raise AirflowFailException(str(error)) from error
         if reason:
             raise AirflowSkipException(reason)
         run = self._run = PerModelRun(self.kind, self.select, options)

@@ -58,6 +58,11 @@ def summary(results: Iterable[NodeResult]) -> dict[str, Any]:
     }
 
 
+def refusal(error: Exception) -> dict[str, Any]:
+    """The XCom value of a task that could not begin, in the shape of `summary`."""
+    return {"status": "error", "seconds": None, "rows_affected": None, "message": str(error), "nodes": []}
+
+
 def _told(node: NodeResult) -> str:
     """The message of a node; that of a test does not name the test, so its name comes first."""
     kind, *rest = node.unique_id.split(".")

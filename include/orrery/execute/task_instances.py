@@ -99,7 +99,7 @@ def publish(scope: TaskScope, updates: Sequence[Update], session: Session) -> No
     """
     rows = _rows(scope, [update.task_id for update in updates], session)
     build = session.execute(
-        select(TaskInstance.queued_by_job_id, TaskInstance.hostname, TaskInstance.pid).where(
+        select(TaskInstance.hostname, TaskInstance.pid).where(
             *_of_run(scope), TaskInstance.task_id == BUILD_TASK
         )
     ).one()
@@ -115,7 +115,7 @@ def publish(scope: TaskScope, updates: Sequence[Update], session: Session) -> No
             continue
         values = _values(news, row) | ({"hostname": build.hostname} if news.state != NodeState.FAILED else {})
         if news.state is NodeState.RUNNING:
-            values |= {"queued_by_job_id": build.queued_by_job_id, "pid": build.pid}
+            values["pid"] = build.pid
         changes.setdefault(news.state, []).append({"id": row.id, **values})
         accepted.append(news)
     for rows_of_state in changes.values():
@@ -220,6 +220,9 @@ def _values(news: Update, row: Any) -> _Values:
                 "state": TaskInstanceState.RUNNING,
                 "unixname": _HOLDER,
                 "last_heartbeat_at": _now() + _HEARTBEAT,
+                # No scheduler's: it would fail the task when the worker that asked for it is found to
+                # have exited, and would queue it again when a dead scheduler's tasks are taken over.
+                "queued_by_job_id": None,
             }
         case NodeState.RELEASED:
             begun = row.state == TaskInstanceState.RUNNING

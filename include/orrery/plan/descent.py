@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from graphlib import TopologicalSorter
-from typing import Any
 
 from orrery.plan.model import TaskKind, TaskPlan
 
@@ -53,15 +52,15 @@ class Descent:
         self, candidates: Collection[str], states: Mapping[str, str | None], done: Collection[str | None]
     ) -> set[str]:
         """Those of the candidates that wait for nothing but each other and what is done."""
-        taken = object()
-        known: dict[str, Any] = {**states, **dict.fromkeys(candidates)}
+        taken = "to be run"
+        known: dict[str, str | None] = {**states, **dict.fromkeys(candidates)}
         accepted = (*done, taken)
         for task_id in self.ordered():
             task = self._tasks[task_id]
             possible = task_id in candidates or (task.kind is TaskKind.MARKER and known.get(task_id) is None)
             if possible and self.waits_for_none(task, known, accepted):
                 known[task_id] = taken
-        return {task_id for task_id in candidates if known[task_id] is taken}
+        return {task_id for task_id in candidates if known[task_id] == taken}
 
 
 def _reach(task_ids: Iterable[str], steps: Mapping[str, list[str]]) -> set[str]:

@@ -53,6 +53,26 @@ def test_a_run_that_succeeded(airflow: Airflow) -> None:
     ]
 
 
+def test_skipped_tasks_are_told_once(airflow: Airflow) -> None:
+    succeeded, lines = shown(
+        airflow,
+        [
+            task("seed.a", "skipped", note="Left out."),
+            task("seed.b", "skipped", note="Left out."),
+            task("seed.c", "skipped", note="Stale."),
+            task("core.a", "skipped", note="Left out."),
+            task("core.b", "success", note="Warning"),
+        ],
+    )
+    assert succeeded
+    assert lines[1:5] == [
+        "core a skipped Left out.",
+        "core b success",
+        "seed (2 nodes) skipped Left out.",
+        "seed c skipped Stale.",
+    ]
+
+
 def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
     message = 'Database Error in model a\n  column "x" [oops] does not exist\n  LINE 3'
     airflow.xcoms = {"core.a": {"status": "error", "message": message}}

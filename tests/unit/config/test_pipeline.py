@@ -35,7 +35,8 @@ def test_every_key_set(write_project: WriteProject) -> None:
     config = load(
         write_project,
         "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
-        "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\nexecute: per_model\nstale: skip\n"
+        "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\n"
+        "execute: per_model\nstale: skip\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
     assert config.model_dump() == {

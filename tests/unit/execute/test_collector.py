@@ -34,7 +34,7 @@ def message(event: BaseEvent, level: EventLevel | None = None) -> EventMsg:
 
 
 def info(uid: str) -> dict[str, Any]:
-    return {"unique_id": uid, "node_name": uid.split(".")[-1]}
+    return {"unique_id": uid, "node_name": uid.rsplit(".", maxsplit=1)[-1]}
 
 
 def start(uid: str) -> EventMsg:

@@ -20,9 +20,7 @@ FILES = {
     # In the project, but not in the pipeline.
     "dbt/models/elsewhere.sql": "select 1 as id",
     "dbt/tests/assert_orders.sql": "select * from {{ ref('fct_orders') }} where false",
-    "dbt/models/models.yml": (
-        "sources: [{name: app, tables: [{name: raw}]}]\n"
-    ),
+    "dbt/models/models.yml": ("sources: [{name: app, tables: [{name: raw}]}]\n"),
 }
 NOT_SELECTED = "This run leaves it out (select, exclude)."
 
@@ -130,8 +128,9 @@ def test_both_reasons(dbt: Dbt) -> None:
 @pytest.mark.parametrize("name", ["select", "exclude"])
 @pytest.mark.parametrize("text", ["fct_ordres", "+fct_ordres+", "@fct_ordres", "stg_orders fct_ordres"])
 def test_an_unknown_model_gets_the_nearest_name(dbt: Dbt, name: str, text: str) -> None:
+    unknown = text.rsplit(maxsplit=1)[-1]
     assert refused(dbt, **{name: text}) == (
-        f"{name}: {text.split()[-1]!r} matches no node of the dbt project.\n  Did you mean 'fct_orders'?"
+        f"{name}: {unknown!r} matches no node of the dbt project.\n  Did you mean 'fct_orders'?"
     )
 
 

@@ -1,0 +1,182 @@
+"""What becomes of the tasks of a build, as news for Airflow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+
+from airflow.sdk.configuration import conf
+
+from orrery.execute.channel import NodeState, Update
+from orrery.execute.collector import Line, TaskRecord
+from orrery.execute.compiled import compiled_paths, compiled_sql
+from orrery.execute.node_log import NodeLogs
+from orrery.execute.publisher import Publisher
+from orrery.execute.results import severity, summary
+from orrery.manifest.dbt import Dbt
+from orrery.plan.descent import Descent
+from orrery.plan.model import TaskKind
+
+# What a failed node's task gets of dbt's log and of its SQL, in lines and in characters.
+_LINES = 200
+_CHARACTERS = 20_000
+
+
+class Reporter:
+    """Decides what dbt's outcome of a task means, and publishes it.
+
+    `ended` holds the state of each task that has ended here; `tries` is the number of the try of each
+    task that the build has. `left` are the tasks that the run leaves out, each with the reason.
+
+    :param stale: what a stale source does: `fail`, `skip` or `warn`
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        logs: NodeLogs,
+        dbt: Dbt,
+        descent: Descent,
+        left: Mapping[str, str],
+        stale: str,
+    ) -> None:
+        # Set by who stops the build: what dbt then cancels has not failed.
+        self.stopping = False
+        self.ended: dict[str, NodeState] = {}
+        self.tries: dict[str, int] = {}
+        self.left = dict(left)
+        self._released: Counter[str] = Counter()
+        self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
+        self._stale = stale
+
+    def is_open(self, task_id: str) -> bool:
+        """Whether the build may take the task (again): one that it gives back twice is not for it."""
+        return task_id not in self.ended and self._released[task_id] < 2
+
+    def was_released(self, task_id: str) -> bool:
+        """Whether the build has given the task back."""
+        return self._released[task_id] > 0
+
+    def barred(self) -> set[str]:
+        """What descends from a task that failed here: Airflow's rules decide about it."""
+        return self._descent.descendants(tid for tid, s in self.ended.items() if s is NodeState.FAILED)
+
+    def settle_left(self, remaining: Collection[str]) -> None:
+        """Skip what the run leaves out, but only when all before it is over.
+
+        Airflow judges a run by its last tasks: a skipped one must not hide a failure before it.
+
+        :param remaining: the tasks that are still to run
+        """
+        barred, later = self.barred(), self._descent.descendants(remaining)
+        for task_id in self.left.keys() & self.tries.keys():
+            if task_id in self.ended or self.was_released(task_id):
+                continue
+            if task_id in barred:
+                self.release(task_id)
+            elif task_id not in later:
+                self._skip(task_id, self.left[task_id])
+
+    def release(self, task_id: str) -> None:
+        """Give a task back to Airflow."""
+        self._released[task_id] += 1
+        self._publisher.add(Update(task_id, NodeState.RELEASED))
+
+    def started(self, record: TaskRecord) -> None:
+        """Take that dbt has begun with a task."""
+        self._publisher.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
+
+    def finished(self, record: TaskRecord) -> None:
+        """Take that dbt is done with the nodes of a task."""
+        task_id = record.task.task_id
+        stale = _is_stale(record)
+        if record.failed and self.stopping:
+            self.release(task_id)
+        elif record.failed and not (stale and self._stale != "fail"):
+            self._fail(record)
+        elif record.skipped:
+            self.release(task_id)
+        elif stale and self._stale == "skip":
+            self._skip_stale(record)
+        else:
+            self._succeed(record)
+
+    def _succeed(self, record: TaskRecord) -> None:
+        result = summary(record.results)
+        warned = severity(result["status"]) >= severity("warn")
+        self._log(record, "Built by the task 'build' of this run.")
+        self._end(
+            Update(
+                record.task.task_id,
+                NodeState.SUCCESS,
+                start=record.start,
+                end=record.end,
+                result=result,
+                rendered=self._rendered(record),
+                note=f"Warning: {result['message']}" if warned else None,
+            )
+        )
+
+    def _fail(self, record: TaskRecord) -> None:
+        nodes = record.task.nodes
+        self._end(
+            Update(
+                record.task.task_id,
+                NodeState.FAILED,
+                start=record.start,
+                failure={
+                    "result": summary(record.results),
+                    "lines": [[line.time, line.level, line.text] for line in record.lines][-_LINES:],
+                    "compiled_sql": compiled_sql(self._dbt.manifest, nodes)[:_CHARACTERS],
+                    "compiled_paths": compiled_paths(self._dbt.manifest, nodes),
+                },
+            )
+        )
+
+    def _skip_stale(self, record: TaskRecord) -> None:
+        message = summary(record.results)["message"]
+        self._log(record, f"The source is stale: {message}")
+        self._skip(record.task.task_id, f"The source is stale: {message}", record)
+        for task_id in self._descent.descendants([record.task.task_id]) & self.tries.keys():
+            self.left.setdefault(task_id, f"The source {record.task.name} is stale: {message}")
+
+    def _skip(self, task_id: str, reason: str, record: TaskRecord | None = None) -> None:
+        now = datetime.now(UTC).isoformat()
+        self._end(
+            Update(
+                task_id,
+                NodeState.SKIPPED,
+                start=(record.start if record else None) or now,
+                end=(record.end if record else None) or now,
+                result=summary(record.results) if record else {"status": "skipped", "message": reason},
+                note=reason,
+            )
+        )
+
+    def _end(self, update: Update) -> None:
+        self.ended[update.task_id] = update.state
+        self._publisher.add(update)
+
+    def _log(self, record: TaskRecord, first: str) -> None:
+        lines = [Line(record.start or "", "info", first), *record.lines]
+        lines += [
+            Line(record.end or "", "info", f"Compiled SQL: {path}")
+            for path in compiled_paths(self._dbt.manifest, record.task.nodes)
+        ]
+        self._logs.write(record.task.task_id, self.tries[record.task.task_id], lines)
+
+    def _rendered(self, record: TaskRecord) -> dict[str, str]:
+        sql = compiled_sql(self._dbt.manifest, record.task.nodes)
+        most = conf.getint("core", "max_templated_field_length")
+        if len(sql) > most:
+            sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[:most]}"
+        return {"compiled_sql": sql}
+
+
+def _is_stale(record: TaskRecord) -> bool:
+    # "error" is too old; a source that could not be checked at all is a "runtime error".
+    return record.task.kind is TaskKind.FRESHNESS and any(
+        result.status == "error" for result in record.results
+    )
