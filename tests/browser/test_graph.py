@@ -113,7 +113,7 @@ def test_trigger_form_offers_the_choices_of_a_run(page: Page, live: Live, bookin
     expect(form.get_by_role("checkbox", name="Full refresh")).to_be_attached()
     for title in ("Select", "Exclude", "Vars", "Stages to leave out", "Threads"):
         # A required one has a mark behind its title.
-        expect(form.get_by_text(re.compile(rf"^{title}\*?$")).first).to_be_attached()
+        expect(form.get_by_text(re.compile(rf"^\s*{title}\s*\*?\s*$")).first).to_be_attached()
     form.get_by_role("combobox").click()
     for stage in STAGES:
         expect(form.get_by_role("option", name=stage, exact=True)).to_be_attached()

@@ -195,7 +195,7 @@ def test_terminal_shows_a_live_table(live: Live, trial_run: str) -> None:
     assert re.search(r"staging +1/1 +success 1", plain)
     assert not re.search(r"success +staging\.stg_trial__numbers", plain), "lines of the plain progress"
     table = table_of(plain.replace("\r\n", "\n").rpartition("running now")[2])
-    assert set(table) == {"build.build", STAGING, TOTALS}
+    assert set(table) == {BUILD, STAGING, TOTALS}
 
 
 def test_retry_runs_one_node(live: Live, trial_run: str) -> None:
