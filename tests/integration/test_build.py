@@ -243,7 +243,7 @@ def midway(live: Live) -> Iterator[Midway]:
         run_id = start(live, FAULTS)
         wait_for("the run is midway", lambda: live.airflow.states(FAULTS, run_id) == MIDWAY, SECONDS)
         tasks = live.airflow.tasks(FAULTS, run_id)
-        [query] = waiting_query(live)
+        [query] = wait_for("its query waits", lambda: waiting_query(live))
         yield Midway(run_id, tasks, query, release)
 
 
