@@ -17,6 +17,8 @@ POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 # A run that starts at once is queued for a second or two.
 QUEUED_SECONDS = 5.0
+# States of tasks of which nothing ran.
+NOT_RUN = ("skipped", "upstream_failed")
 
 _STYLES = {
     "success": "green",
@@ -116,7 +118,7 @@ class _LiveProgress:
 
 
 class _PlainProgress:
-    """One line per task that has ended, for logs and CI."""
+    """One line per task that has run, for logs and CI; the summary tells of the others."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -139,11 +141,13 @@ class _PlainProgress:
             if state in FINISHED_TASK:
                 seconds = f"{task['duration']:.1f} s" if task.get("duration") else ""
                 # The markup has no width: it must not count when states are padded.
-                padding = " " * (len("upstream_failed") - len(state))
+                padding = " " * (len("success") - len(state))
                 stage = stage_of(task)
                 # A task may end twice, when the build goes on with what was given back.
                 ended = self._ended.setdefault(stage, set())
                 ended.add(task["task_id"])
+                if state in NOT_RUN:
+                    continue
                 self._console.print(
                     f"{styled(state)}{padding} {task['task_id']}  {seconds}  "
                     f"({len(ended)} of {len(stages[stage])} in {stage})",

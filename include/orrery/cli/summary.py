@@ -12,10 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from orrery.cli.airflow_api import AirflowApi, Json
-from orrery.cli.follow import is_marker, stage_of, styled
+from orrery.cli.follow import NOT_RUN, is_marker, stage_of, styled
 from orrery.execute.results import RESULT_KEY
 
 LOG_LINES = 20
+# More lines than these, alike but for the name, become one.
+MOST_ALIKE = 3
 
 
 def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console) -> bool:
@@ -83,20 +85,20 @@ def _table(tasks: list[Json], results: dict[str, Json]) -> Table:
 
 
 def _folded(tasks: list[Json]) -> Iterator[tuple[Json, int]]:
-    """The tasks; of those of a stage that were skipped for one reason the first, with how many others."""
-    same = Counter(_reason(task) for task in tasks)
+    """The tasks; of many of a stage that did not run for one reason the first, with how many others."""
+    same = Counter(_kind(task) for task in tasks)
     told = set()
     for task in tasks:
-        reason = _reason(task)
-        if reason is None:
+        kind = _kind(task)
+        if task["state"] not in NOT_RUN or same[kind] <= MOST_ALIKE:
             yield task, 0
-        elif reason not in told:
-            told.add(reason)
-            yield task, same[reason] - 1
+        elif kind not in told:
+            told.add(kind)
+            yield task, same[kind] - 1
 
 
-def _reason(task: Json) -> tuple[str, str] | None:
-    return (stage_of(task), _note(task)) if task["state"] == "skipped" else None
+def _kind(task: Json) -> tuple[str, str, str]:
+    return stage_of(task), str(task["state"]), _note(task)
 
 
 def _note(task: Json) -> str:

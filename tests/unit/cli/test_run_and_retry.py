@@ -35,7 +35,7 @@ def test_run(orrery: Command, airflow: Airflow) -> None:
     assert result.exit_code == 0
     assert airflow.bodies("POST", "/dagRuns") == [{"logical_date": None, "conf": {}}]
     assert f"Run r2: {airflow.url}/dags/shop/runs/r2" in result.output
-    assert "\nsuccess         core.a  1.5 s  (1 of 2 in core)\n" in result.output
+    assert "\nsuccess core.a  1.5 s  (1 of 2 in core)\n" in result.output
     assert "shop: success in 12 s (2 success)" in result.output
 
 

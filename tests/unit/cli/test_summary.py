@@ -53,24 +53,22 @@ def test_a_run_that_succeeded(airflow: Airflow) -> None:
     ]
 
 
-def test_skipped_tasks_are_told_once(airflow: Airflow) -> None:
-    succeeded, lines = shown(
-        airflow,
-        [
-            task("seed.a", "skipped", note="Left out."),
-            task("seed.b", "skipped", note="Left out."),
-            task("seed.c", "skipped", note="Stale."),
-            task("core.a", "skipped", note="Left out."),
-            task("core.b", "success", note="Warning"),
-        ],
-    )
-    assert succeeded
-    assert lines[1:5] == [
-        "core a skipped Left out.",
-        "core b success",
-        "seed (2 nodes) skipped Left out.",
-        "seed c skipped Stale.",
+def test_many_tasks_that_did_not_run_are_one_line(airflow: Airflow) -> None:
+    many = [task(f"seed.s{i}", "skipped", note="Left out.") for i in range(4)]
+    few = [task(f"core.c{i}", "skipped", note="Left out.") for i in range(3)]
+    barred = [task(f"tests.t{i}", "upstream_failed") for i in range(5)]
+    ran = [task(f"staging.v{i}", "success", note="Warning") for i in range(4)]
+    _, lines = shown(airflow, [*many, *few, *barred, *ran, task("seed.other", "skipped", note="Stale.")])
+    assert lines[1:11] == [
+        "core c0 skipped Left out.",
+        "core c1 skipped Left out.",
+        "core c2 skipped Left out.",
+        "seed (4 nodes) skipped Left out.",
+        "seed other skipped Stale.",
+        *(f"staging v{i} success" for i in range(4)),
+        "tests (5 nodes) upstream_failed",
     ]
+    assert lines[-2] == "shop: success in 61 s (8 skipped, 5 upstream_failed, 4 success)"
 
 
 def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
