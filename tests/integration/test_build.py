@@ -94,25 +94,10 @@ def _clean_tables(stack: Live) -> None:
     stack.query("delete from dev.trial_build_log; update dev.trial_switch set divisor = 1")
 
 
-@pytest.fixture(scope="module")
-def post(stack: Live) -> Iterator[Callable[[str, Json], Json]]:
-    """A function that posts to Airflow's REST API."""
-    token = {"username": stack.info.username, "password": stack.info.password}
-    with httpx.Client(base_url=stack.info.url, timeout=60, trust_env=False) as client:
-        answer = client.post("/auth/token", json=token).raise_for_status().json()
-        client.headers["Authorization"] = f"Bearer {answer['access_token']}"
-
-        def post(path: str, body: Json) -> Json:
-            posted: Json = client.post(f"/api/v2{path}", json=body).raise_for_status().json()
-            return posted
-
-        yield post
-
-
-def clear(post: Callable[[str, Json], Json], dag_id: str, run_id: str, **choice: Any) -> set[str]:
+def clear(live: Live, dag_id: str, run_id: str, **choice: Any) -> set[str]:
     """Clear tasks as the web interface does; returns their ids."""
     body = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True, **choice}
-    answer = post(f"/dags/{dag_id}/clearTaskInstances", body)
+    answer = live.airflow.post(f"/dags/{dag_id}/clearTaskInstances", body)
     return {task["task_id"] for task in answer["task_instances"]}
 
 
@@ -330,9 +315,9 @@ def test_killed_database_fails_only_what_ran(stack: Live) -> None:
     is_complete(stack, half)
 
 
-def test_cleared_build_stops_and_goes_on(stack: Live, post: Callable[[str, Json], Json]) -> None:
+def test_cleared_build_stops_and_goes_on(stack: Live) -> None:
     with midway(stack) as half:
-        assert clear(post, FAULTS, half.run_id, task_ids=[BUILD]) == {BUILD}
+        assert clear(stack, FAULTS, half.run_id, task_ids=[BUILD]) == {BUILD}
         wait_for("the cleared build's query is cancelled", lambda: is_gone(stack, half.query))
         half.release()
         assert ended(stack, FAULTS, half.run_id) == "success"
@@ -340,7 +325,7 @@ def test_cleared_build_stops_and_goes_on(stack: Live, post: Callable[[str, Json]
     assert len(invocations(stack)) == 2
 
 
-def test_failure_is_explained_and_mended_in_one_go(stack: Live, post: Callable[[str, Json], Json]) -> None:
+def test_failure_is_explained_and_mended_in_one_go(stack: Live) -> None:
     stack.query("update dev.trial_switch set divisor = 0")
     run_id = start(stack, FAULTS)
     assert ended(stack, FAULTS, run_id) == "failed"
@@ -364,7 +349,7 @@ def test_failure_is_explained_and_mended_in_one_go(stack: Live, post: Callable[[
     assert Counter(models(stack)) == Counter(models_of(BEFORE))
 
     stack.query("update dev.trial_switch set divisor = 1; delete from dev.trial_build_log")
-    assert clear(post, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
+    assert clear(stack, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
     assert ended(stack, FAULTS, run_id) == "success"
     after = stack.airflow.tasks(FAULTS, run_id)
     assert states(after) == dict.fromkeys({*NODES, BUILD}, "success")
@@ -376,13 +361,13 @@ def test_failure_is_explained_and_mended_in_one_go(stack: Live, post: Callable[[
     nothing_left(stack)
 
 
-def test_cleared_nodes_alone_run_again(stack: Live, post: Callable[[str, Json], Json]) -> None:
+def test_cleared_nodes_alone_run_again(stack: Live) -> None:
     run_id = start(stack, FAULTS)
     assert ended(stack, FAULTS, run_id) == "success"
     before = stack.airflow.tasks(FAULTS, run_id)
 
     stack.query("delete from dev.trial_build_log")
-    assert clear(post, FAULTS, run_id, task_ids=["core.fault_left"]) == {"core.fault_left"}
+    assert clear(stack, FAULTS, run_id, task_ids=["core.fault_left"]) == {"core.fault_left"}
     assert ended(stack, FAULTS, run_id) == "success"
     one = stack.airflow.tasks(FAULTS, run_id)
     assert models(stack) == ["fault_left"]
@@ -391,7 +376,7 @@ def test_cleared_nodes_alone_run_again(stack: Live, post: Callable[[str, Json], 
 
     stack.query("delete from dev.trial_build_log")
     subtree = {"core.fault_left", "tests.fault_left", HELD, *AFTER}
-    again = clear(post, FAULTS, run_id, task_ids=["core.fault_left"], include_downstream=True)
+    again = clear(stack, FAULTS, run_id, task_ids=["core.fault_left"], include_downstream=True)
     assert again == subtree
     assert ended(stack, FAULTS, run_id) == "success"
     after = stack.airflow.tasks(FAULTS, run_id)
@@ -487,7 +472,7 @@ def test_run_of_a_part(stack: Live) -> None:
     assert sorted(models(stack)) == models_of(chosen)
 
 
-def test_failure_is_not_hidden_by_what_is_left_out(stack: Live, post: Callable[[str, Json], Json]) -> None:
+def test_failure_is_not_hidden_by_what_is_left_out(stack: Live) -> None:
     stack.query("update dev.trial_switch set divisor = 0")
     run_id = start(stack, FAULTS, {"select": "fault_held", "exclude": "resource_type:test"})
     # All last tasks of the graph are left out.
@@ -501,7 +486,7 @@ def test_failure_is_not_hidden_by_what_is_left_out(stack: Live, post: Callable[[
     assert models(stack) == []
 
     stack.query("update dev.trial_switch set divisor = 1")
-    assert clear(post, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
+    assert clear(stack, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
     assert ended(stack, FAULTS, run_id) == "success"
     assert stack.airflow.states(FAULTS, run_id) == {
         **dict.fromkeys(NODES, "skipped"),

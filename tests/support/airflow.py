@@ -29,6 +29,11 @@ class Airflow:
         answer: Json = self._http.get(f"/api/v2{path}").raise_for_status().json()
         return answer
 
+    def post(self, path: str, body: Json) -> Json:
+        """The answer to POST /api/v2<path>."""
+        answer: Json = self._http.post(f"/api/v2{path}", json=body).raise_for_status().json()
+        return answer
+
     def status_of(self, path: str) -> int:
         """The HTTP status of the answer to GET <path>, which the web interface asks for."""
         return self._http.get(path).status_code

@@ -57,6 +57,7 @@ class BuildRun:
 
     def __init__(self, plan: PipelinePlan, options: RunOptions, context: Context) -> None:
         self._plan, self._options = plan, options
+        self._threads = {"threads": options.threads} if options.threads else {}
         self._tasks = {tid: task for tid, task in plan.tasks.items() if task.kind is not TaskKind.MARKER}
         self._descent = Descent(plan.tasks)
         self._ti: Any = context["ti"]
@@ -209,7 +210,7 @@ class BuildRun:
             Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell),
             **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
             **({"full_refresh": True} if self._options.full_refresh else {}),
-            **({"threads": self._options.threads} if self._options.threads else {}),
+            **self._threads,
         )
         if result.exception is not None:
             raise result.exception
@@ -222,7 +223,7 @@ class BuildRun:
             ["source", "freshness"],
             collector,
             select=tuple(selector for task in tasks for selector in task.select),
-            **({"threads": self._options.threads} if self._options.threads else {}),
+            **self._threads,
         )
         if result.exception is not None:
             raise result.exception
@@ -256,12 +257,10 @@ class BuildRun:
         self._publisher.flush()
         states = self._states()
         now = datetime.now(UTC).isoformat()
-        for task_id in self._descent.ordered():
-            task = self._plan.tasks[task_id]
-            waiting = task.kind is TaskKind.MARKER and states.get(task_id) is None
-            if waiting and self._descent.waits_for_none(task, states, _DONE):
-                states[task_id] = "success"
-                self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))
+        markers = self._plan.tasks.keys() - self._tasks.keys()
+        waiting = {task_id for task_id in markers if states.get(task_id) is None}
+        for task_id in self._descent.runnable(waiting, states, _DONE):
+            self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))
 
 
 def _tell(line: Line) -> None:

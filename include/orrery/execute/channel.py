@@ -12,10 +12,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from orrery.config.pipeline import BUILD
-
-# The task that runs dbt.
-BUILD_TASK = BUILD
 PREFIX = "orrery/"
 # By a build: take tasks ({"tasks": [...], "host": ..., "pid": ...}); read which ones it holds.
 HOLD = PREFIX + "hold"

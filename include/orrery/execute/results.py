@@ -36,7 +36,7 @@ class NodeResult:
 
 def read_results(target: Path) -> list[NodeResult]:
     """The results in dbt's target folder: run_results.json, or sources.json after a freshness check."""
-    for name, reader in (("sources.json", freshness_result), ("run_results.json", run_result)):
+    for name, reader in (("sources.json", _freshness_result), ("run_results.json", run_result)):
         path = target / name
         if path.is_file():
             return [reader(result) for result in json.loads(path.read_bytes())["results"]]
@@ -91,7 +91,7 @@ def run_result(result: Mapping[str, Any]) -> NodeResult:
     )
 
 
-def freshness_result(result: Mapping[str, Any]) -> NodeResult:
+def _freshness_result(result: Mapping[str, Any]) -> NodeResult:
     """One entry of `results` in dbt's sources.json."""
     age = result.get("max_loaded_at_time_ago_in_s")
     return NodeResult(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.state import TaskScope
 from airflow.state.metastore import MetastoreBackend
 
+from orrery.config.pipeline import BUILD
 from orrery.execute import task_instances
-from orrery.execute.channel import BUILD_TASK, HELD, HOLD, ORPHANED, PREFIX, PUBLISH, REBUILD, RELEASE, Update
+from orrery.execute.channel import HELD, HOLD, ORPHANED, PREFIX, PUBLISH, REBUILD, RELEASE, Update
 
 if TYPE_CHECKING:
     from airflow.state import StoreScope
@@ -29,7 +30,7 @@ class NodeStateStore(MetastoreBackend):
         if session is None or not _is_ours(scope, key):
             return super().get(scope, key, **_given(session))
         assert isinstance(scope, TaskScope)
-        if key != HELD or scope.task_id != BUILD_TASK:
+        if key != HELD or scope.task_id != BUILD:
             return None
         return json.dumps(task_instances.held(scope, session))
 
@@ -52,8 +53,8 @@ class NodeStateStore(MetastoreBackend):
             task_instances.rebuild(scope, session)
         elif key == ORPHANED:
             task_instances.adopt_orphans(scope, session)
-        elif scope.task_id != BUILD_TASK:
-            raise ValueError(f"only the task {BUILD_TASK!r} may use {key}, not {scope.task_id!r}")
+        elif scope.task_id != BUILD:
+            raise ValueError(f"only the task {BUILD!r} may use {key}, not {scope.task_id!r}")
         elif key == HOLD:
             task_instances.hold(scope, content["tasks"], content["host"], content["pid"], session)
         elif key == PUBLISH:

@@ -33,7 +33,8 @@ from sqlalchemy import and_, case, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
-from orrery.execute.channel import BUILD_TASK, FAIL_METHOD, NodeState, Update
+from orrery.config.pipeline import BUILD
+from orrery.execute.channel import FAIL_METHOD, NodeState, Update
 from orrery.execute.results import RESULT_KEY
 
 # Marks the task instances of a build, in the column for the operating system's user.
@@ -99,9 +100,7 @@ def publish(scope: TaskScope, updates: Sequence[Update], session: Session) -> No
     """
     rows = _rows(scope, [update.task_id for update in updates], session)
     build = session.execute(
-        select(TaskInstance.hostname, TaskInstance.pid).where(
-            *_of_run(scope), TaskInstance.task_id == BUILD_TASK
-        )
+        select(TaskInstance.hostname, TaskInstance.pid).where(*_of_run(scope), TaskInstance.task_id == BUILD)
     ).one()
     changes: dict[NodeState, list[_Values]] = {}
     accepted: list[Update] = []
@@ -154,18 +153,21 @@ def release(scope: TaskScope, session: Session) -> None:
         )
         .execution_options(synchronize_session=False)
     )
-    for row in _rows(scope, None, session).values():
-        if row.state == TaskInstanceState.RESTARTING and row.unixname == _HOLDER:
-            _restart(row.id, session)
+    cleared = select(TaskInstance.id).where(
+        *_of_run(scope),
+        TaskInstance.state == TaskInstanceState.RESTARTING,
+        TaskInstance.unixname == _HOLDER,
+    )
+    for ti_id in session.scalars(cleared).all():
+        _restart(ti_id, session)
 
 
 def adopt_orphans(scope: TaskScope, session: Session) -> None:
     """Let go of the tasks of a build that has ended without a word; of one that is to come, wait on."""
     _lock(scope, session)
-    build = session.scalar(
-        select(TaskInstance.state).where(*_of_run(scope), TaskInstance.task_id == BUILD_TASK)
-    )
-    values = _RELEASED if build in State.finished else _WAITING | {"trigger_timeout": _now() + _PATIENCE}
+    build = session.scalar(select(TaskInstance.state).where(*_of_run(scope), TaskInstance.task_id == BUILD))
+    waiting: _Values = {"state": TaskInstanceState.DEFERRED, "trigger_timeout": _now() + _PATIENCE}
+    values = _RELEASED if build in State.finished else waiting
     session.execute(
         update(TaskInstance)
         .where(
@@ -185,14 +187,13 @@ def rebuild(scope: TaskScope, session: Session) -> None:
     _lock(scope, session)
     build = session.scalar(
         select(TaskInstance)
-        .where(*_of_run(scope), TaskInstance.task_id == BUILD_TASK)
+        .where(*_of_run(scope), TaskInstance.task_id == BUILD)
         .with_for_update(of=TaskInstance)
     )
     if build is not None and build.state in State.finished:
         clear_task_instances([build], session, dag_run_state=False)
 
 
-_WAITING: _Values = {"state": TaskInstanceState.DEFERRED}
 _RELEASED: _Values = {
     "state": None,
     "unixname": None,
@@ -328,18 +329,20 @@ def _is_free(row: Any) -> bool:
     return row.state in (None, TaskInstanceState.UP_FOR_RESCHEDULE, TaskInstanceState.DEFERRED)
 
 
-def _rows(scope: TaskScope, tasks: Sequence[str] | None, session: Session) -> dict[str, Any]:
-    """The task instances by task id, locked; all of the run for None."""
-    query = select(
-        TaskInstance.id,
-        TaskInstance.task_id,
-        TaskInstance.state,
-        TaskInstance.try_number,
-        TaskInstance.unixname,
-        TaskInstance.start_date,
-    ).where(*_of_run(scope))
-    if tasks is not None:
-        query = query.where(TaskInstance.task_id.in_(tasks)).with_for_update(key_share=True)
+def _rows(scope: TaskScope, tasks: Sequence[str], session: Session) -> dict[str, Any]:
+    """The task instances by task id, locked."""
+    query = (
+        select(
+            TaskInstance.id,
+            TaskInstance.task_id,
+            TaskInstance.state,
+            TaskInstance.try_number,
+            TaskInstance.unixname,
+            TaskInstance.start_date,
+        )
+        .where(*_of_run(scope), TaskInstance.task_id.in_(tasks))
+        .with_for_update(key_share=True)
+    )
     return {row.task_id: row for row in session.execute(query)}
 
 

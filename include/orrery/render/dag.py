@@ -10,10 +10,9 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import FINISHED, Pipeline
+from orrery.config.pipeline import BUILD, FINISHED, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
-from orrery.execute.channel import BUILD_TASK
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
 from orrery.execute.options import EXCLUDE, FULL_REFRESH, MAX_THREADS, SELECT, SKIP_STAGES, THREADS, VARS
@@ -186,7 +185,7 @@ class _Builder:
         # The pool is for what loads the warehouse, and that is this one task.
         pool = {"pool": config.pool} if config.pool else {}
         build = DbtBuildOperator(
-            task_id=BUILD_TASK,
+            task_id=BUILD,
             dag=self.dag,
             plan=self.plan,
             retries=max(BUILD_RETRIES, config.retries),
