@@ -1,15 +1,17 @@
-"""The DAGs of plain Cosmos that benchmarks/execution.py compares with."""
+"""The DAGs that benchmarks/execution.py compares with."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-# By the name that is printed: the ids of the DAGs, which end with Cosmos's execution mode.
-DAGS = {"Cosmos WATCHER": "cosmos_watcher", "Cosmos LOCAL": "cosmos_local"}
+# By the name that is printed: the ids of the DAGs. Those of plain Cosmos end with its execution mode.
+COSMOS = {"Cosmos WATCHER": "cosmos_watcher", "Cosmos LOCAL": "cosmos_local"}
+TRIGGERER = {"triggerer variant": "triggerer_variant"}
 # Airflow ends a run that takes longer.
 LIMIT_SECONDS = 600
 
-_FILE = '''\
+_COSMOS_FILE = '''\
 """Plain Cosmos: an Airflow dag per execution mode."""
 
 from datetime import timedelta
@@ -43,8 +45,30 @@ for dag_id in {dags!r}:
 '''
 
 
-def add_baselines(root: Path) -> None:
-    """Add the DAGs to the project in `root`, whose manifest is built."""
-    text = _FILE.format(project=str(root / "dbt"), dags=list(DAGS.values()), limit=LIMIT_SECONDS)
+_TRIGGERER_FILE = '''\
+"""The triggerer variant: an Airflow dag."""
+
+from triggerer_variant import make_dag
+
+dag = make_dag({dag_id!r}, {project!r}, {folder!r})
+'''
+
+
+def add_cosmos(root: Path) -> None:
+    """Add the DAGs of plain Cosmos to the project in `root`, whose manifest is built."""
+    text = _COSMOS_FILE.format(project=str(root / "dbt"), dags=list(COSMOS.values()), limit=LIMIT_SECONDS)
     # dbt would import a file called dbt_*.py.
     (root / "dags" / "cosmos_baselines.py").write_text(text)
+
+
+def add_plugins(root: Path) -> None:
+    """Give the project in `root` the modules of DAGs; Airflow finds them if they are there at its start."""
+    (root / "plugins").mkdir()
+    shutil.copy(Path(__file__).with_name("triggerer_variant.py"), root / "plugins")
+
+
+def add_triggerer(root: Path) -> None:
+    """Add the DAG whose nodes run in the triggerer to the project in `root`, whose manifest is built."""
+    (dag_id,) = TRIGGERER.values()
+    text = _TRIGGERER_FILE.format(dag_id=dag_id, project=str(root / "dbt"), folder=str(root / dag_id))
+    (root / "dags" / "triggerer_baseline.py").write_text(text)

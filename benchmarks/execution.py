@@ -1,6 +1,6 @@
 """How long a pipeline takes in Airflow, beside dbt alone and plain Cosmos, and where the time goes.
 
-    python benchmarks/execution.py [--nodes N ...] [--repeat R] [--baselines-at N]
+    python benchmarks/execution.py [--nodes N ...] [--repeat R] [--cosmos-at N] [--triggerer-at N]
 
 For each size it generates a project, starts a stack of its own for it, and removes both at the end.
 What is compared takes turns, so that a machine that is busy for a while disturbs all.
@@ -29,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
 
-from baselines import DAGS, LIMIT_SECONDS, add_baselines
+from baselines import COSMOS, LIMIT_SECONDS, TRIGGERER, add_cosmos, add_plugins, add_triggerer
 from generate import generate_project
 
 from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
@@ -54,18 +54,21 @@ PHASES = (
     "-> end of the build",
     "-> end of the run",
 )
+(VARIANT,) = TRIGGERER
 # What the wall seconds of each are a multiple of.
 COMPARED = {
     "Orrery": "dbt build",
+    VARIANT: "Orrery",
     "Orrery beside Cosmos": "Orrery",
-    **dict.fromkeys(DAGS, "Orrery beside Cosmos"),
+    **dict.fromkeys(COSMOS, "Orrery beside Cosmos"),
 }
 HEADER = f"""\
 Wall seconds: of dbt, the life of its process; of DAGs, from the POST that triggers the run until a poll
-(every {POLL_SECONDS} s) sees its end. One run of dbt and one of Orrery come first and are not counted. All
-DAGs run in Orrery's stack, whose workers have dbt and Cosmos imported already; Cosmos gets no warm-up.
-While Cosmos's DAGs are there, Airflow parses them again and again: so Orrery is measured first without
-them, and once more in turns with them. CPU seconds of a run include what an idle Airflow needs."""
+(every {POLL_SECONDS} s) sees its end. One run of each comes first and is not counted, but Cosmos gets no
+warm-up. All DAGs run in Orrery's stack, whose workers have dbt and Cosmos imported already. While
+Cosmos's DAGs are there, Airflow parses them again and again: so Orrery is measured first without them, and
+once more in turns with them. The {VARIANT} is one dbt build too, but each node is a task of its own in
+Airflow's triggerer. CPU seconds of a run include what an idle Airflow needs."""
 
 Figures = dict[str, float]
 
@@ -94,9 +97,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nodes", type=int, nargs="+", default=[50, 200, 500, 1000], metavar="N")
     parser.add_argument("--repeat", type=int, default=2, metavar="R", help="runs of each; default 2")
-    parser.add_argument(
-        "--baselines-at", type=int, default=50, metavar="N", help="Cosmos too, up to N nodes; default 50"
-    )
+    for name, up_to in {"cosmos": 50, "triggerer": 500}.items():
+        about = f"{name} too, up to N nodes; default {up_to}"
+        parser.add_argument(f"--{name}-at", type=int, default=up_to, metavar="N", help=about)
     options = parser.parse_args()
     # Ends like Ctrl-C: the stack is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -105,7 +108,8 @@ def main() -> int:
     try:
         for nodes in options.nodes:
             load = os.getloadavg()[0]
-            runs = measure(nodes, options.repeat, baselines=nodes <= options.baselines_at)
+            cosmos, triggerer = nodes <= options.cosmos_at, nodes <= options.triggerer_at
+            runs = measure(nodes, options.repeat, cosmos=cosmos, triggerer=triggerer)
             print(f"\n== {nodes} nodes (load average before: {load:.1f})")
             summary.append(show(nodes, runs))
     except OrreryError as error:
@@ -119,7 +123,7 @@ def main() -> int:
     return 0
 
 
-def measure(nodes: int, repeat: int, *, baselines: bool) -> Runs:
+def measure(nodes: int, repeat: int, *, cosmos: bool, triggerer: bool) -> Runs:
     """All runs with a project of `nodes` nodes."""
     with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
         root = Path(folder)
@@ -132,14 +136,15 @@ def measure(nodes: int, repeat: int, *, baselines: bool) -> Runs:
             assert info
             with AirflowApi(info.url, info.username, info.password) as api:
                 bench = Bench(root, stack, api)
-                runs = bench.compare(repeat)
-                return runs | bench.compare_with_cosmos(repeat) if baselines else runs
+                runs = bench.compare(repeat, triggerer=triggerer)
+                return runs | bench.compare_with_cosmos(repeat) if cosmos else runs
 
 
 def make_project(root: Path, nodes: int) -> None:
     """Write a project with one pipeline, and let this process's environment point to it."""
     shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "include").symlink_to(ROOT / "include")
+    add_plugins(root)
     generate_project(root / "dbt", nodes)
     shutil.copy(ROOT / "dbt" / "profiles.yml", root / "dbt")
     (root / "dbt" / "pipelines").mkdir()
@@ -186,24 +191,33 @@ class Bench:
         self.api = api
         self.parts = {part.name: psutil.Process(part.pid) for part in stack.status() if part.pid}
 
-    def compare(self, repeat: int) -> Runs:
-        """dbt and Orrery in turns, after one run of each that does not count."""
+    def compare(self, repeat: int, *, triggerer: bool) -> Runs:
+        """dbt, Orrery and the triggerer variant in turns, after one run of each that does not count."""
         self.wait_until_parsed(PIPELINE, ManifestStore(Project(self.root)).path(PIPELINE).stat().st_mtime)
-        rounds = [(self.dbt_build(), self.dag_run(PIPELINE)) for _ in range(repeat + 1)][1:]
-        return {"dbt build": [dbt for dbt, _ in rounds], "Orrery": [ours for _, ours in rounds]}
+        runs: Runs = {"dbt build": [], "Orrery": []}
+        if triggerer:
+            add_triggerer(self.root)
+            self.wait_until_parsed(TRIGGERER[VARIANT], 0)
+            runs[VARIANT] = []
+        for _ in range(repeat + 1):
+            runs["dbt build"].append(self.dbt_build())
+            runs["Orrery"].append(self.dag_run(PIPELINE))
+            if triggerer:
+                runs[VARIANT].append(self.dag_run(TRIGGERER[VARIANT]))
+        return {name: measured[1:] for name, measured in runs.items()}
 
     def compare_with_cosmos(self, repeat: int) -> Runs:
         """Orrery and Cosmos in turns; a mode that took too long is not tried again."""
-        add_baselines(self.root)
-        for dag_id in DAGS.values():
+        add_cosmos(self.root)
+        for dag_id in COSMOS.values():
             self.wait_until_parsed(dag_id, 0)
-        runs: Runs = {"Orrery beside Cosmos": [], **{mode: [] for mode in DAGS}}
+        runs: Runs = {"Orrery beside Cosmos": [], **{mode: [] for mode in COSMOS}}
         slow: set[str] = set()
         for _ in range(repeat):
             runs["Orrery beside Cosmos"].append(self.dag_run(PIPELINE))
-            for mode in [mode for mode in DAGS if mode not in slow]:
+            for mode in [mode for mode in COSMOS if mode not in slow]:
                 try:
-                    runs[mode].append(self.dag_run(DAGS[mode], LIMIT_SECONDS))
+                    runs[mode].append(self.dag_run(COSMOS[mode], LIMIT_SECONDS))
                 except TimeoutError:
                     slow.add(mode)
                     # Tasks of a run that Airflow gave up end at their next sign of life.
@@ -348,15 +362,26 @@ def show_walls(runs: Runs) -> str:
 
 def show_cpu(nodes: int, runs: Runs) -> float:
     """Print the CPU seconds by process; returns Orrery's beyond dbt's, in milliseconds per node."""
-    dbt, ours = (median([run.cpu for run in runs[name]]) for name in ("dbt build", "Orrery"))
-    print(f"  {'CPU seconds':30} {'dbt build':>10} {'Orrery':>10}")
-    for name, used in dbt.items():
-        print(f"  {name:30} {used:>10.1f} " + (f"{ours[name]:>10.1f}" if name in ours else "  (scheduler)"))
-    alone, total = dbt["dbt"] + dbt["postgres"], sum(ours.values())
-    print(f"  {'dbt + postgres; all':30} {alone:>10.1f} {total:>10.1f}")
-    overhead = (total - alone) / nodes * 1000
-    print(f"  {'beyond dbt, ms per node':30} {'':>10} {overhead:>10.0f}")
-    return overhead
+    columns = {
+        name: median([run.cpu for run in runs[name]])
+        for name in ("dbt build", "Orrery", VARIANT)
+        if name in runs
+    }
+    print(f"  {'CPU seconds':30}" + "".join(f" {name:>18}" for name in columns))
+    for name in columns["dbt build"]:
+        print(f"  {name:30}" + "".join(f" {used.get(name, 0):>18.1f}" for used in columns.values()))
+    dbt = columns.pop("dbt build")
+    alone = dbt["dbt"] + dbt["postgres"]
+    print(
+        f"  {'dbt + postgres; all':30} {alone:>18.1f}"
+        + "".join(f" {sum(used.values()):>18.1f}" for used in columns.values())
+    )
+    beyond = {name: (sum(used.values()) - alone) / nodes * 1000 for name, used in columns.items()}
+    print(
+        f"  {'beyond dbt, ms per node':30} {'':>18}" + "".join(f" {each:>18.0f}" for each in beyond.values())
+    )
+    print("  In a DAG run dbt is a child of the scheduler.")
+    return beyond["Orrery"]
 
 
 def show_phases(runs: Runs) -> None:
