@@ -207,22 +207,23 @@ class Bench:
         return {name: measured[1:] for name, measured in runs.items()}
 
     def compare_with_cosmos(self, repeat: int) -> Runs:
-        """Orrery and Cosmos in turns; a mode that took too long is not tried again."""
+        """Orrery and Cosmos in turns; a mode that failed or took too long is not tried again."""
         add_cosmos(self.root)
         for dag_id in COSMOS.values():
             self.wait_until_parsed(dag_id, 0)
         runs: Runs = {"Orrery beside Cosmos": [], **{mode: [] for mode in COSMOS}}
-        slow: set[str] = set()
+        given_up: set[str] = set()
         for _ in range(repeat):
             runs["Orrery beside Cosmos"].append(self.dag_run(PIPELINE))
-            for mode in [mode for mode in COSMOS if mode not in slow]:
+            for mode in [mode for mode in COSMOS if mode not in given_up]:
                 try:
                     runs[mode].append(self.dag_run(COSMOS[mode], LIMIT_SECONDS))
-                except TimeoutError:
-                    slow.add(mode)
+                except (TimeoutError, BenchmarkError) as error:
+                    print(f"{mode}: {error}", file=sys.stderr)
+                    given_up.add(mode)
                     # Tasks of a run that Airflow gave up end at their next sign of life.
                     time.sleep(15)
-        return runs | {mode: [] for mode in slow}
+        return runs | {mode: [] for mode in given_up}
 
     def wait_until_parsed(self, dag_id: str, since: float) -> None:
         """Wait until Airflow has read the DAG after `since` (seconds since the epoch)."""
@@ -265,7 +266,7 @@ class Bench:
         tasks = self.api.task_instances(dag_id, run_id)
         if run["state"] != "success":
             if airflow >= limit:
-                raise TimeoutError
+                raise TimeoutError(f"not done after {limit} s")
             raise BenchmarkError(self.explain(run, tasks))
         phases = between(moments_of(began, tasks, run), PHASES) if dag_id == PIPELINE else {}
         return Measured(wall, cpu, phases, airflow, memory)
@@ -347,8 +348,8 @@ def show_walls(runs: Runs) -> str:
     short = []
     for name, measured in runs.items():
         if not measured:
-            print(f"  {name:22} not done after {LIMIT_SECONDS} s, given up")
-            short.append(f"{name} > {LIMIT_SECONDS} s")
+            print(f"  {name:22} failed, or not done after {LIMIT_SECONDS} s; given up")
+            short.append(f"{name} given up")
             continue
         wall = medians[name] = statistics.median(run.wall for run in measured)
         airflow = statistics.median(run.airflow for run in measured) or ""
