@@ -154,16 +154,20 @@ def _cycle(start: str, parents: Callable[[str], Iterable[str]]) -> list[str]:
     return []
 
 
-def validate(model: type[Model], document: Document) -> Model:
-    """`document` as an instance of `model`; raises ConfigError with the place of every mistake."""
+def validate(model: type[Model], document: Document, at: Location = (), data: Any = None) -> Model:
+    """`document` as an instance of `model`; raises ConfigError with the place of every mistake.
+
+    :param at: where the block begins, when it is not the whole document
+    :param data: the block, when it is not what stands in the document (dbt has rendered it, say)
+    """
     try:
-        return model.model_validate(document.data)
+        return model.model_validate(document.data if data is None else data)
     except ValidationError as error:
         mistakes: list[dict[str, Any]] = [dict(item) for item in error.errors()]
         # A misspelt key is missing under its right name too; one message is enough.
         misspelt = {item["loc"][:-1] for item in mistakes if item["type"] == "extra_forbidden"}
         problems = [
-            _problem(model, document, item)
+            _problem(model, document, at, item)
             for item in mistakes
             if not (item["type"] == "missing" and item["loc"][:-1] in misspelt)
         ]
@@ -178,11 +182,11 @@ def _without_repeats(problems: list[Problem]) -> list[Problem]:
     return [unique[place] for place in sorted(unique)]
 
 
-def _problem(model: type[BaseModel], document: Document, error: Mapping[str, Any]) -> Problem:
-    location = _location(document, error["loc"])
+def _problem(model: type[BaseModel], document: Document, at: Location, error: Mapping[str, Any]) -> Problem:
+    location = _location(document, at, error["loc"])
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _fields(model, location[:-1])
+        known = _fields(model, location[len(at) : -1])
         return document.problem(
             location, f"unknown key {location[-1]!r}", suggest(location[-1], known, "key")
         )
@@ -203,9 +207,9 @@ def _problem(model: type[BaseModel], document: Document, error: Mapping[str, Any
     return document.problem(location, *_wrong_value(location, error), at_value=True)
 
 
-def _location(document: Document, loc: tuple[Any, ...]) -> Location:
+def _location(document: Document, at: Location, loc: tuple[Any, ...]) -> Location:
     """The place that pydantic means: it adds the names of union members, which are no keys of the file."""
-    location: Location = ()
+    location = at
     for part in loc:
         longer = (*location, part)
         if longer in document.keys or longer in document.values:

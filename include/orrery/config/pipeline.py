@@ -7,19 +7,9 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from orrery.config.block import Block, Names, as_list, mistake
 from orrery.config.errors import suggest
 
 PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
@@ -43,41 +33,24 @@ _RESERVED = (*CHECK_STAGES, FINISHED, BUILD)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def _error(what: str, fix: str, key: str | None = None) -> PydanticCustomError:
-    """A mistake in the value that is checked, or in its `key` when it is a mapping."""
-    # Braces would be read as placeholders by pydantic, so the texts travel as values.
-    return PydanticCustomError("orrery", "{what}", {"what": what, "fix": fix, "key": key})
-
-
 def _check_selection(value: str) -> str:
     for token in value.split():
         if token.startswith("-"):
-            raise _error(
+            raise mistake(
                 f"a selection cannot contain the option {token!r}",
                 "Write only node selectors here, for example: tag:my_product",
             )
     if not value.strip():
-        raise _error("the selection is empty", 'Name what to run, for example: "tag:my_product"')
+        raise mistake("the selection is empty", 'Name what to run, for example: "tag:my_product"')
     return value
 
 
 Selection = Annotated[str, AfterValidator(_check_selection)]
 
 
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
 Selections = Annotated[
-    tuple[Selection, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+    tuple[Selection, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
 ]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
-
-
-class Block(BaseModel):
-    """Base of every YAML block: unknown keys are errors, values are never converted, nothing changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class After(Block):
@@ -101,10 +74,10 @@ def _check_schedule(value: Any) -> Any:
         return None
     if value.startswith("@"):
         if value not in PRESETS:
-            raise _error(f"{value!r} is no schedule preset", suggest(value, PRESETS, "preset"))
+            raise mistake(f"{value!r} is no schedule preset", suggest(value, PRESETS, "preset"))
         return value
     if len(value.split()) != 5 or not croniter.is_valid(value):
-        raise _error(
+        raise mistake(
             f"{value!r} is no cron expression",
             'Write five fields (minute hour day month weekday) such as "0 6 * * *", or a preset '
             "such as @daily.",
@@ -175,7 +148,7 @@ class Pipeline(Block):
     def _check_stage_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if name in _RESERVED or not _STAGE_NAME.fullmatch(name):
-                raise _error(
+                raise mistake(
                     f"{name!r} cannot be the name of a stage of nodes",
                     "Use lower-case letters, digits and _, and none of: " + ", ".join(_RESERVED) + ".",
                     key=name,
@@ -186,13 +159,13 @@ class Pipeline(Block):
     def _check_together(self) -> Pipeline:
         if (self.select is None) == (self.selector is None):
             problem = "neither select nor selector is given" if self.select is None else "both are given"
-            raise _error(
+            raise mistake(
                 f"a pipeline needs either select or selector; {problem}",
                 'Write for example: select: "tag:my_product"',
                 key="selector",
             )
         if self.catchup and self.start_date is None:
-            raise _error(
+            raise mistake(
                 "catchup needs a start_date", "Add start_date: 2026-01-01, or remove catchup.", key="catchup"
             )
         return self

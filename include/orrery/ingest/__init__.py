@@ -1,0 +1,1 @@
+"""How data comes into the sources: files, Airbyte."""

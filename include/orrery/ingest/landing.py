@@ -1,0 +1,128 @@
+"""The landing zone: which files are there, whether they are complete, and what becomes of loaded ones."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from airflow.sdk import ObjectStoragePath
+
+from orrery.ingest.errors import FileError
+
+ARCHIVE = "_archive"
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """A file in a landing zone.
+
+    `name` is relative to the zone; `version` changes with every change of the file (its size with its
+    time of change, or with the object store's ETag); `modified` is in seconds since the epoch, and None
+    in object stores, where an object appears as a whole.
+    """
+
+    name: str
+    size: int
+    version: str
+    modified: float | None
+    path: str
+
+    def source_id(self, source: str) -> str:
+        """The digest of source and name, the same for all versions of the file."""
+        return hashlib.sha256(f"{source}\0{self.name}".encode()).hexdigest()[:32]
+
+
+class LandingZone:
+    """The files below a URI such as `file:///data/landing` or `s3://aws_default@bucket/landing`.
+
+    A connection of Airflow may stand before the bucket, as in all of Airflow's object storage.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        root = ObjectStoragePath(self.uri)
+        self._fs: Any = root.fs
+        self._root = str(root.path).rstrip("/")
+        self._local = root.protocol == "file"
+
+    def find(self, pattern: str) -> list[LandingFile]:
+        """The files that match, by name. Raises FileError for a link that leads out of the zone."""
+        self._fs.invalidate_cache()
+        found = self._fs.glob(f"{glob.escape(self._root)}/{pattern}", detail=True)
+        files = (self._file(path, info) for path, info in found.items() if info["type"] != "directory")
+        return sorted(
+            (file for file in files if PurePosixPath(file.name).parts[0] != ARCHIVE),
+            key=lambda file: file.name,
+        )
+
+    def complete(
+        self, files: list[LandingFile], *, settle: timedelta, done_marker: str | None
+    ) -> list[LandingFile]:
+        """Those of `files` that nobody writes any more."""
+        if done_marker is not None:
+            return [file for file in files if self._fs.exists(file.path + done_marker)]
+        latest = time.time() - settle.total_seconds()
+        return [file for file in files if file.modified is None or file.modified <= latest]
+
+    def open(self, file: LandingFile) -> IO[bytes]:
+        """The content of a file. Raises FileError when it is gone."""
+        try:
+            return cast("IO[bytes]", self._fs.open(file.path, "rb"))
+        except FileNotFoundError:
+            raise _vanished(file) from None
+        except OSError as error:
+            raise FileError(
+                file.name, f"cannot be read: {error.strerror or error}", "Check its permissions."
+            ) from None
+
+    def check_unchanged(self, file: LandingFile) -> None:
+        """Raise FileError when the file has changed since it was found."""
+        try:
+            self._fs.invalidate_cache()
+            now = self._file(file.path, self._fs.info(file.path))
+        except FileNotFoundError:
+            raise _vanished(file) from None
+        if now.version != file.version:
+            raise FileError(
+                file.name,
+                "changed while it was read",
+                "Write it under another name and rename it, use a done_marker, or a longer settle.",
+            )
+
+    def put_away(self, file: LandingFile, after_load: str) -> None:
+        """Archive or delete a loaded file; one that is gone already is no error."""
+        try:
+            if after_load == "delete":
+                self._fs.rm_file(file.path)
+            elif after_load == "archive":
+                # The version, because a corrected file has the name of the first.
+                target = f"{self._root}/{ARCHIVE}/{file.name}.{file.version}"
+                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.mv(file.path, target)
+        except FileNotFoundError:
+            pass
+
+    def _file(self, path: str, info: dict[str, Any]) -> LandingFile:
+        name = path.removeprefix(self._root).lstrip("/")
+        if self._local and not Path(path).resolve().is_relative_to(Path(self._root).resolve()):
+            raise FileError(name, "is a link that leads out of the landing zone", "Copy the file instead.")
+        modified = info.get("mtime") if self._local else None
+        tag = info.get("ETag") or info.get("etag") or info.get("generation") or modified
+        version = hashlib.sha256(f"{info['size']}-{tag}".encode()).hexdigest()[:16]
+        return LandingFile(name, int(info["size"] or 0), version, modified, path)
+
+
+def _vanished(file: LandingFile) -> FileError:
+    return FileError(file.name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
+
+
+def blocks(stream: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
+    """The content of a stream in blocks of at most `size` bytes."""
+    while block := stream.read(size):
+        yield block

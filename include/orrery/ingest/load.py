@@ -1,0 +1,197 @@
+"""Loads the files of a source: each in one transaction, exactly once, with its line in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg2
+from psycopg2.sql import SQL
+
+from orrery.config.ingest import Files
+from orrery.ingest.errors import FileError
+from orrery.ingest.landing import LandingFile, LandingZone
+from orrery.ingest.merge import Merged, merge
+from orrery.ingest.staging import Staged, stage
+from orrery.ingest.target import Cursor, Target, ensure, lock
+
+log = logging.getLogger(__name__)
+
+Connect = Callable[[], Any]
+# For sorting and hashing the rows of one file.
+_WORK_MEM = "64MB"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file that was loaded: its rows, and what became of them."""
+
+    file: str
+    rows: int
+    merged: Merged
+
+
+class Loader:
+    """Loads files of a landing zone into the table of a source.
+
+    :param connect: opens a connection to the warehouse, as psycopg2 does
+    :param run_id: what the ledger says about who has loaded a file
+    """
+
+    def __init__(self, connect: Connect, target: Target, spec: Files, zone: LandingZone, run_id: str) -> None:
+        self._connect, self._target, self._spec, self._zone, self._run_id = connect, target, spec, zone, run_id
+
+    def prepare(self) -> None:
+        """Create what is missing of the tables. Raises IngestError."""
+        with self._transaction() as cursor:
+            ensure(cursor, self._target)
+
+    def pending(self, files: list[LandingFile]) -> list[LandingFile]:
+        """Those of `files` that are not loaded yet, or not as they are now."""
+        with self._transaction() as cursor:
+            loaded = _versions(cursor, self._target)
+        return [file for file in files if loaded.get(file.name) != file.version]
+
+    def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
+        """Load files in their order, each in a transaction; raises FileError for the first that is bad.
+
+        What comes after a bad file has to wait: it may hold newer rows of the same keys.
+        """
+        with closing(self._connect()) as link:
+            if self._spec.load_mode == "replace":
+                yield from self._replace(link, files)
+                return
+            for file in files:
+                with _transaction(link) as cursor:
+                    loaded = self._load(cursor, file)
+                if loaded:
+                    yield loaded
+
+    def put_away(self, files: list[LandingFile]) -> None:
+        """Do with loaded files what the source says."""
+        if self._spec.after_load == "keep":
+            return
+        pending = {file.name for file in self.pending(files)}
+        for file in files:
+            if file.name not in pending:
+                self._zone.put_away(file, self._spec.after_load)
+
+    def _replace(self, link: Any, files: list[LandingFile]) -> Iterator[Loaded]:
+        """Load all files in the place of all rows, in one transaction."""
+        with _transaction(link) as cursor:
+            lock(cursor, self._target)
+            for table in (self._target.relation, self._target.rejected):
+                cursor.execute(SQL("delete from {}").format(table))
+            cursor.execute(
+                SQL("delete from {} where table_name = %s").format(self._target.ledger), [self._target.table]
+            )
+            loaded = [self._load(cursor, file) for file in files]
+        yield from (each for each in loaded if each)
+
+    def _load(self, cursor: Cursor, file: LandingFile) -> Loaded | None:
+        """Load a file; None when another run has done it in the meantime."""
+        lock(cursor, self._target)
+        earlier = _latest(cursor, self._target, file)
+        if earlier and earlier[0] == file.version:
+            return None
+        cursor.execute(f"set local work_mem = '{_WORK_MEM}'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'")
+        staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
+        if earlier and earlier[1] == staged.content_hash:
+            # Touched, or copied anew: the same rows.
+            cursor.execute(
+                SQL("update {} set version = %s where load_id = %s").format(self._target.ledger),
+                [file.version, earlier[2]],
+            )
+            return None
+        cursor.execute("select clock_timestamp()")
+        loaded_at = cursor.fetchone()[0]
+        try:
+            merged = merge(
+                cursor,
+                self._target,
+                self._spec,
+                file,
+                staged,
+                run_id=self._run_id,
+                loaded_at=loaded_at,
+                before=earlier is not None,
+            )
+        except (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError) as error:
+            raise FileError(
+                file.name,
+                f"PostgreSQL does not take it: {(error.diag.message_primary or str(error)).strip()}",
+                "Correct the file or the source; nothing of the file is loaded.",
+            ) from error
+        _enter(cursor, self._target, file, staged, merged, self._run_id, loaded_at)
+        for relation in ("_orrery_stage", "_orrery_lines", "_orrery_json"):
+            cursor.execute(f"drop table if exists {relation}")
+        return Loaded(file.name, staged.rows, merged)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Cursor]:
+        with closing(self._connect()) as link, _transaction(link) as cursor:
+            yield cursor
+
+
+@contextmanager
+def _transaction(link: Any) -> Iterator[Cursor]:
+    with link, link.cursor() as cursor:
+        yield cursor
+
+
+def _versions(cursor: Cursor, target: Target) -> dict[str, str]:
+    """The version of each file that was loaded last, by its name."""
+    cursor.execute(
+        SQL("select distinct on (file) file, version from {} where table_name = %s order by file, load_id desc")
+        .format(target.ledger),
+        [target.table],
+    )
+    return dict(cursor.fetchall())
+
+
+def _latest(cursor: Cursor, target: Target, file: LandingFile) -> tuple[str, str, int] | None:
+    """Version, content hash and id of the last load of a file."""
+    cursor.execute(
+        SQL(
+            "select version, content_hash, load_id from {} where table_name = %s and source_id = %s"
+            " order by load_id desc limit 1"
+        ).format(target.ledger),
+        [target.table, file.source_id(target.source)],
+    )
+    row: tuple[str, str, int] | None = cursor.fetchone()
+    return row
+
+
+def _enter(
+    cursor: Cursor,
+    target: Target,
+    file: LandingFile,
+    staged: Staged,
+    merged: Merged,
+    run_id: str,
+    loaded_at: datetime,
+) -> None:
+    cursor.execute(
+        SQL(
+            "insert into {} (table_name, file, source_id, version, content_hash, bytes, rows_read, inserted,"
+            " updated, rejected, run_id, loaded_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        ).format(target.ledger),
+        [
+            target.table,
+            file.name,
+            file.source_id(target.source),
+            file.version,
+            staged.content_hash,
+            file.size,
+            staged.rows,
+            merged.inserted,
+            merged.updated,
+            merged.rejected,
+            run_id,
+            loaded_at,
+        ],
+    )

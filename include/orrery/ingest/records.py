@@ -1,0 +1,209 @@
+"""From text to records that PostgreSQL can copy, every one with its number, its line and what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from orrery.config.ingest import Csv
+from orrery.ingest.errors import FileError
+
+# A record longer than this is taken for damage, in bytes.
+LONGEST = 16 << 20
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How fields are told apart; the same words as PostgreSQL's COPY has."""
+
+    delimiter: str
+    quote: str
+    escape: str
+
+    @classmethod
+    def of(cls, csv: Csv) -> Dialect:
+        """The dialect of a source's CSV files."""
+        return cls(csv.delimiter, csv.quote, csv.escape or csv.quote)
+
+
+# Every line is one field: none of these can stand in JSON.
+LINES = Dialect("\x1f", "\x1e", "\x1e")
+
+
+def read_header(
+    name: str, text: Iterator[bytes], dialect: Dialect
+) -> tuple[list[str], Iterator[bytes], int]:
+    """The names in the first record, the text after it, and the line on which that begins.
+
+    Raises FileError when there is no such record, or it is none.
+    """
+    start = b""
+    for block in text:
+        start += block
+        if b"\n" in start.lstrip(b"\r\n") or len(start) > LONGEST:
+            break
+    skipped = len(start) - len(start.lstrip(b"\r\n"))
+    line = 1 + start[:skipped].count(b"\n")
+    first, _, rest = start[skipped:].partition(b"\n")
+    if not first:
+        raise FileError(name, "the file is empty", "Land a file with at least a header.")
+    try:
+        header = first.removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        raise FileError(name, "the header is not valid UTF-8", "Set csv: encoding.", line) from None
+    fields = _fields(header, dialect)
+    if fields is None or "\r" in header or "\0" in header:
+        raise FileError(name, "the header is no record of one line", "Check quotes and line ends.", line)
+    return [field.strip() for field in fields], chain([rest], text), line + 1
+
+
+def _fields(record: str, dialect: Dialect) -> list[str] | None:
+    """The fields of a record of one line as COPY reads them, or None when a quote stays open."""
+    fields, field, quoted, at = [], "", False, 0
+    while at < len(record):
+        char, following = record[at], record[at + 1 : at + 2]
+        if quoted and char == dialect.escape and following and following in (dialect.quote, dialect.escape):
+            field += following
+            at += 1
+        elif char == dialect.quote:
+            quoted = not quoted
+        elif char == dialect.delimiter and not quoted:
+            fields.append(field)
+            field = ""
+        else:
+            field += char
+        at += 1
+    return None if quoted else [*fields, field]
+
+
+class Records:
+    """The records of a file, or of a part of it, as the text of a COPY.
+
+    Each comes out as `row,line,reason,field,...`. `row` counts records from 1, `line` is the line of the
+    file on which the record begins; a record that cannot be split into `fields` fields has a reason and, as
+    its first field, all its text. Empty lines are no records.
+
+    :param first_line: the line of the file with which the text begins, from 1
+    """
+
+    def __init__(self, name: str, dialect: Dialect, fields: int, *, first_line: int) -> None:
+        self.rows = 0  # so far
+        self._line = first_line
+        self._name = name
+        self._fields = fields
+        self._delimiter, self._quote = dialect.delimiter.encode(), dialect.quote.encode()
+        self._escape = dialect.escape.encode()
+        quote, escape = re.escape(self._quote), re.escape(self._escape)
+        # The quoted parts of a record; COPY takes them wherever they stand in a field.
+        one = b"[^%b]" % quote if quote == escape else b"(?:[^%b%b]|%b.)" % (quote, escape, escape)
+        self._quoted = re.compile(b"%b%b*%b" % (quote, one, quote), re.DOTALL)
+        self._escaped = None if quote == escape else re.compile(escape + b".", re.DOTALL)
+        # The lines of a record whose quoted field goes on.
+        self._open: list[bytes] = []
+        self._open_size = 0
+
+    def copy_blocks(self, text: Iterator[bytes]) -> Iterator[bytes]:
+        """The records of `text` in blocks; raises FileError for a line that does not end."""
+        rest = b""
+        for block in text:
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                yield b"".join(self._records(whole))
+            if len(rest) > LONGEST:
+                raise FileError(
+                    self._name, f"a line is longer than {LONGEST >> 20} MB", "Check line ends.", self._line
+                )
+        if rest:
+            yield b"".join(self._records(rest))
+        if self._open:
+            yield b"".join(self._without_first_line())
+
+    def _records(self, text: bytes) -> Iterator[bytes]:
+        if b"\r" in text and self._quote not in text:
+            text = text.replace(b"\r\n", b"\n")
+        clean = b"\r" not in text and b"\0" not in text and _is_utf8(text)
+        for line in text.split(b"\n"):
+            if (
+                clean
+                and not self._open
+                and self._quote not in line
+                and line.count(self._delimiter) == self._fields - 1
+                and line
+            ):
+                yield self._good(line)
+                self._line += 1
+            else:
+                yield from self._add(line)
+
+    def _add(self, line: bytes) -> Iterator[bytes]:
+        """Take a line that may hold anything; the record comes with its last line."""
+        bare = self._escaped.sub(b"", line) if self._escaped is not None else line
+        odd = bare.count(self._quote) % 2 == 1
+        if odd == bool(self._open):
+            # It closes what was open, or there was nothing to close.
+            record = b"\n".join([*self._open, line]).removesuffix(b"\r")
+            lines = len(self._open) + 1
+            self._open, self._open_size = [], 0
+            if record:
+                reason = self._reason(record)
+                yield self._bad(record, reason) if reason else self._good(record)
+            self._line += lines
+        else:
+            self._open.append(line)
+            self._open_size += len(line)
+            if self._open_size > LONGEST:
+                yield from self._without_first_line()
+
+    def _without_first_line(self) -> Iterator[bytes]:
+        """Reject the line that opens a quote, and read those behind it anew."""
+        first, *others = self._open
+        self._open, self._open_size = [], 0
+        yield self._bad(first, "opens a quote that is never closed")
+        self._line += 1
+        for line in others:
+            yield from self._add(line)
+
+    def _reason(self, record: bytes) -> str | None:
+        """Why COPY could not take the record."""
+        if b"\0" in record:
+            return "holds a NUL byte"
+        if not _is_utf8(record):
+            return "is not valid UTF-8"
+        bare = self._quoted.sub(b"", record)
+        if b"\r" in bare:
+            return "holds a carriage return outside of quotes"
+        found = bare.count(self._delimiter) + 1
+        return None if found == self._fields else f"has {found} fields instead of {self._fields}"
+
+    def _good(self, record: bytes) -> bytes:
+        self.rows += 1
+        return b"%d%b%d%b%b%b\n" % (
+            self.rows,
+            self._delimiter,
+            self._line,
+            self._delimiter,
+            self._delimiter,
+            record,
+        )
+
+    def _bad(self, record: bytes, reason: str) -> bytes:
+        self.rows += 1
+        shown = record.decode("utf-8", "backslashreplace").replace("\0", "\\x00").encode()
+        fields = [b"%d" % self.rows, b"%d" % self._line, self._quote_field(reason.encode())]
+        fields += [self._quote_field(shown), *[b""] * (self._fields - 1)]
+        return self._delimiter.join(fields) + b"\n"
+
+    def _quote_field(self, text: bytes) -> bytes:
+        if self._escape != self._quote:
+            text = text.replace(self._escape, self._escape * 2)
+        return self._quote + text.replace(self._quote, self._escape + self._quote) + self._quote
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""From the bytes of a file to lines of UTF-8: decompression, decoding, byte order marks."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from orrery.ingest.errors import FileError
+
+BLOCK = 1 << 20
+# More than any text that somebody means: gzip cannot do better than 1,032.
+_MOST_EXPANSION = 500
+_EXPANSION_FROM = 64 << 20
+
+
+class Hashing:
+    """A binary stream that digests what is read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self._digest.update(block)
+        self.size += len(block)
+        return block
+
+    @property
+    def hexdigest(self) -> str:
+        """The digest of what has been read."""
+        return self._digest.hexdigest()
+
+
+def text_blocks(name: str, stream: Hashing, *, encoding: str, limit: int | None = None) -> Iterator[bytes]:
+    """The text of a file in UTF-8, in blocks; what is not valid UTF-8 passes through.
+
+    :param name: the file's name, after whose ending it is decompressed
+    :param limit: the number of bytes to read, where it is not the whole file
+    Raises FileError for a damaged or suspicious archive, and for what is not of the encoding.
+    """
+    raw = _unzipped(name, stream) if name.lower().endswith(".gz") else _plain(stream, limit)
+    if encoding == "utf-8":
+        return _without_mark(name, raw)
+    return _decoded(name, raw, encoding)
+
+
+def _plain(stream: Hashing, limit: int | None) -> Iterator[bytes]:
+    left = limit
+    while block := stream.read(BLOCK if left is None else min(BLOCK, left)):
+        if left is not None:
+            left -= len(block)
+        yield block
+
+
+def _unzipped(name: str, stream: Hashing) -> Iterator[bytes]:
+    expanded = 0
+    unzip = gzip.GzipFile(fileobj=cast("IO[bytes]", stream), mode="rb")
+    try:
+        while block := unzip.read(BLOCK):
+            expanded += len(block)
+            if expanded > _EXPANSION_FROM and expanded > _MOST_EXPANSION * stream.size:
+                raise FileError(
+                    name, f"expands to more than {_MOST_EXPANSION} times its size", "Land it uncompressed."
+                )
+            yield block
+    except EOFError:
+        raise FileError(name, "the gzip archive ends too early", "Land the whole file.") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise FileError(name, f"is no valid gzip archive: {error}", "Land it again.") from None
+
+
+def _without_mark(name: str, raw: Iterator[bytes]) -> Iterator[bytes]:
+    first = next(raw, b"")
+    while 0 < len(first) < 4 and (more := next(raw, b"")):
+        first += more
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if first.startswith(mark):
+            raise FileError(name, f"is {encoding}, not utf-8", f"Set csv: {{encoding: {encoding}}}.")
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from raw
+
+
+def _decoded(name: str, raw: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    first = True
+    try:
+        for block in raw:
+            text = decoder.decode(block)
+            yield (text.removeprefix("\ufeff") if first else text).encode("utf-8", "surrogatepass")
+            first = first and not text
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise FileError(name, f"is not {encoding}: {error}", "Set csv: encoding, or land it again.") from None
