@@ -28,8 +28,6 @@ GZIP = ".gz"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)")
-_SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -42,14 +40,6 @@ def _duration(value: Any) -> Any:
     if match is None:
         raise mistake(f"{value!r} is no duration", "Write for example 30s, 15m, 6h or 1d.")
     return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
-
-
-def _size(value: Any) -> Any:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    size = int(float(match[1]) * _SIZE_UNITS[match[2]]) if match else value
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-        raise mistake(f"{value!r} is no size", "Write for example 64MB.")
-    return size
 
 
 def _rejected(value: Any) -> Any:
@@ -89,13 +79,13 @@ def _check_zone(value: str) -> str:
     scheme = value.partition("://")[0]
     if scheme not in ("file", "s3", "gs") or "://" not in value:
         raise mistake(
-            f"{value!r} is no landing zone", "Write a URI: file:///path, s3://bucket/path or gs://bucket/path."
+            f"{value!r} is no landing zone",
+            "Write a URI: file:///path, s3://bucket/path or gs://bucket/path.",
         )
     return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str | int)]
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str | int)]
 Rejected = Annotated[int | float, BeforeValidator(_rejected, json_schema_input_type=str | int)]
 Character = Annotated[str, AfterValidator(_one_character)]
 
@@ -119,7 +109,9 @@ class Csv(Block):
     def _check_different(self) -> Csv:
         if self.delimiter in (self.quote, self.escape):
             raise mistake(
-                "the delimiter is the quote or the escape character, too", "Change one of them.", key="delimiter"
+                "the delimiter is the quote or the escape character, too",
+                "Change one of them.",
+                key="delimiter",
             )
         return self
 
@@ -164,13 +156,11 @@ class Files(Block):
     done_marker: str | None = Field(
         None,
         min_length=1,
-        description="A file is read when another one is there that has its name with this added, such as .done",
+        description="A file is read when another one is there that has this behind its name, such as .done",
     )
     after_load: Literal["keep", "archive", "delete"] = Field(
-        "keep", description="What happens to a loaded file. archive: it moves to _archive/ in the landing zone."
-    )
-    chunk_size: Size | None = Field(
-        None, description="Load larger files in parallel, in parts of about this size, such as 64MB."
+        "keep",
+        description="What happens to a loaded file. archive: it moves to _archive/ in the landing zone.",
     )
 
     @model_validator(mode="after")
@@ -202,17 +192,6 @@ class Files(Block):
         return self.load or ("upsert" if self.key else "append")
 
 
-class Airbyte(Block):
-    """A sync of Airbyte."""
-
-    airbyte: str = Field(min_length=1, description="The id or the name of the connection in Airbyte.")
-    connection: str = Field(
-        "airbyte_default", min_length=1, description="The Airflow connection to the Airbyte server."
-    )
-    timeout: Duration = Field(timedelta(hours=1), description="How long a sync may take.")
-    poll: Duration = Field(timedelta(seconds=3), description="How often to ask Airbyte.")
-
-
 class SourceMeta(Block):
     """What may stand below `config.meta.orrery` of a source or a table."""
 
@@ -220,5 +199,4 @@ class SourceMeta(Block):
 
 
 # The kinds of `ingest` blocks, each by the key that makes a block one of its kind.
-Ingest = Files | Airbyte
-KINDS: dict[str, type[Ingest]] = {"files": Files, "airbyte": Airbyte}
+KINDS: dict[str, type[Files]] = {"files": Files}

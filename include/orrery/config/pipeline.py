@@ -7,7 +7,15 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from orrery.config.block import Block, Names, as_list, mistake
 from orrery.config.errors import suggest
@@ -15,6 +23,7 @@ from orrery.config.errors import suggest
 PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 
 # Stages of tasks, in the order in which they are shown. A pipeline may add stages for its models.
+INGEST = "ingest"
 SOURCE_FRESHNESS = "source_freshness"
 SOURCE_TESTS = "source_tests"
 TESTS = "tests"
@@ -22,14 +31,14 @@ SEED = "seed"
 STAGING = "staging"
 SNAPSHOT = "snapshot"
 CORE = "core"
-CHECK_STAGES = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
+OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
 # The task outside of all stages that announces the success of a pipeline to those that come after.
 FINISHED = "finished"
 # The task outside of all stages that runs dbt.
 BUILD = "build"
 NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
 
-_RESERVED = (*CHECK_STAGES, FINISHED, BUILD)
+_RESERVED = (*OTHER_STAGES, FINISHED, BUILD)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -174,7 +183,7 @@ class Pipeline(Block):
     def stage_names(self) -> tuple[str, ...]:
         """Every stage that this pipeline may have, in the order of display."""
         own = tuple(name for name in self.stages if name not in NODE_STAGES)
-        return (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
+        return (INGEST, SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
 
     @property
     def after(self) -> tuple[str, ...]:

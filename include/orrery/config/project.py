@@ -51,6 +51,11 @@ class Project:
         return self.target_dir / "orrery"
 
     @property
+    def landing_zone(self) -> str:
+        """The URI below which files arrive; ORRERY_LANDING_ZONE moves it."""
+        return os.environ.get("ORRERY_LANDING_ZONE") or f"file://{self.dbt_dir / 'landing'}"
+
+    @property
     def schema_dir(self) -> Path:
         """The folder of the committed JSON Schemas."""
         return self.root / "include" / "schema"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What dbt has no part in.
+_NOT_BUILT = (TaskKind.MARKER, TaskKind.INGEST)
 # States in which a task waits for a build.
 _WAITING = (None, "up_for_reschedule")
 _DONE = ("success", "skipped")
@@ -58,7 +60,7 @@ class BuildRun:
     def __init__(self, plan: PipelinePlan, options: RunOptions, context: Context) -> None:
         self._plan, self._options = plan, options
         self._threads = {"threads": options.threads} if options.threads else {}
-        self._tasks = {tid: task for tid, task in plan.tasks.items() if task.kind is not TaskKind.MARKER}
+        self._tasks = {tid: task for tid, task in plan.tasks.items() if task.kind not in _NOT_BUILT}
         self._descent = Descent(plan.tasks)
         self._ti: Any = context["ti"]
         self._store: Store = context["task_state_store"]
@@ -257,7 +259,7 @@ class BuildRun:
         self._publisher.flush()
         states = self._states()
         now = datetime.now(UTC).isoformat()
-        markers = self._plan.tasks.keys() - self._tasks.keys()
+        markers = [task_id for task_id, task in self._plan.tasks.items() if task.kind is TaskKind.MARKER]
         waiting = {task_id for task_id in markers if states.get(task_id) is None}
         for task_id in self._descent.runnable(waiting, states, _DONE):
             self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))

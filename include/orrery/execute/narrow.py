@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from orrery.config.errors import suggest
+from orrery.config.project import Project
 from orrery.execute.options import EXCLUDE, SELECT, OptionsError, RunOptions
 from orrery.manifest.dbt import Dbt, DbtError
 
@@ -58,6 +59,13 @@ def left_out(tasks: Iterable[NodeTask], options: RunOptions, dbt: Dbt) -> dict[s
         )
     ids = {task.task_id for task in chosen}
     return {task.task_id: _NOT_SELECTED for task in tasks if task.task_id not in ids} | reasons
+
+
+def reason_to_skip(task: Any, options: RunOptions) -> str | None:
+    """Why a run leaves a task of a DAG out, if it does; raises OptionsError for a mistaken choice."""
+    dag = task.get_dag()
+    tasks = [other for other in dag.tasks if hasattr(other, "nodes")] if dag else [task]
+    return left_out(tasks, options, Dbt(Project.find(), variables=options.variables)).get(task.task_id)
 
 
 def _resolve(name: str, select: tuple[str, ...], exclude: tuple[str, ...], dbt: Dbt) -> set[str]:

@@ -80,7 +80,8 @@ class PerModelOperator(DbtNodeOperator):
     def execute(self, context: Context) -> None:
         """Run dbt for the nodes; raises AirflowSkipException when the run leaves them out."""
         # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
-        from orrery.execute.per_model import PerModelRun, reason_to_skip
+        from orrery.execute.narrow import reason_to_skip
+        from orrery.execute.per_model import PerModelRun
 
         try:
             options = RunOptions.from_context(context)

@@ -19,18 +19,13 @@ from cosmos.operators.local import (
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.execute.narrow import left_out
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
 from orrery.execute.results import NodeResult, read_results
-from orrery.manifest.dbt import Dbt
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from orrery.execute.node import DbtNodeOperator
-
 _OPERATORS: dict[TaskKind, type[DbtLocalBaseOperator]] = {
     TaskKind.SEED: DbtSeedLocalOperator,
     TaskKind.MODEL: DbtRunLocalOperator,
@@ -96,10 +91,3 @@ class PerModelRun:
         self.compiled_sql = self._operator.compiled_sql
         # A later command in the same folder must not find these files again.
         shutil.rmtree(Path(project_dir) / "target", ignore_errors=True)
-
-
-def reason_to_skip(node: DbtNodeOperator, options: RunOptions) -> str | None:
-    """Why a run leaves the node out, if it does; raises OptionsError for a mistake in the choices."""
-    dag = node.get_dag()
-    nodes = [task for task in dag.tasks if isinstance(task, type(node))] if dag else [node]
-    return left_out(nodes, options, Dbt(Project.find(), variables=options.variables)).get(node.task_id)

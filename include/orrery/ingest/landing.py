@@ -35,7 +35,7 @@ class LandingFile:
 
     def source_id(self, source: str) -> str:
         """The digest of source and name, the same for all versions of the file."""
-        return hashlib.sha256(f"{source}\0{self.name}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{source}\0{self.name}".encode()).hexdigest()[:16]
 
 
 class LandingZone:

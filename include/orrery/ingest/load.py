@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg2
-from psycopg2.sql import SQL
+from psycopg2.sql import SQL, Identifier, Literal
 
 from orrery.config.ingest import Files
 from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.merge import Merged, merge
+from orrery.ingest.merge import Merge, Merged
 from orrery.ingest.staging import Staged, stage
 from orrery.ingest.target import Cursor, Target, ensure, lock
 
 log = logging.getLogger(__name__)
 
 Connect = Callable[[], Any]
-# For sorting and hashing the rows of one file.
-_WORK_MEM = "64MB"
+# Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
+_SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,13 @@ class Loader:
     """
 
     def __init__(self, connect: Connect, target: Target, spec: Files, zone: LandingZone, run_id: str) -> None:
-        self._connect, self._target, self._spec, self._zone, self._run_id = connect, target, spec, zone, run_id
+        self._connect, self._target, self._spec, self._zone, self._run_id = (
+            connect,
+            target,
+            spec,
+            zone,
+            run_id,
+        )
 
     def prepare(self) -> None:
         """Create what is missing of the tables. Raises IngestError."""
@@ -98,7 +104,7 @@ class Loader:
         earlier = _latest(cursor, self._target, file)
         if earlier and earlier[0] == file.version:
             return None
-        cursor.execute(f"set local work_mem = '{_WORK_MEM}'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'")
+        cursor.execute(_SETTINGS)
         staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
         if earlier and earlier[1] == staged.content_hash:
             # Touched, or copied anew: the same rows.
@@ -110,7 +116,7 @@ class Loader:
         cursor.execute("select clock_timestamp()")
         loaded_at = cursor.fetchone()[0]
         try:
-            merged = merge(
+            merged = Merge(
                 cursor,
                 self._target,
                 self._spec,
@@ -118,18 +124,42 @@ class Loader:
                 staged,
                 run_id=self._run_id,
                 loaded_at=loaded_at,
-                before=earlier is not None,
-            )
+                replaces=earlier is not None,
+            ).execute()
         except (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError) as error:
             raise FileError(
                 file.name,
                 f"PostgreSQL does not take it: {(error.diag.message_primary or str(error)).strip()}",
                 "Correct the file or the source; nothing of the file is loaded.",
             ) from error
-        _enter(cursor, self._target, file, staged, merged, self._run_id, loaded_at)
+        self._enter(cursor, file, staged, merged, loaded_at)
         for relation in ("_orrery_stage", "_orrery_lines", "_orrery_json"):
             cursor.execute(f"drop table if exists {relation}")
         return Loaded(file.name, staged.rows, merged)
+
+    def _enter(
+        self, cursor: Cursor, file: LandingFile, staged: Staged, merged: Merged, loaded_at: datetime
+    ) -> None:
+        """Write the file's line of the ledger."""
+        line = {
+            "table_name": self._target.table,
+            "file": file.name,
+            "source_id": file.source_id(self._target.source),
+            "version": file.version,
+            "content_hash": staged.content_hash,
+            "bytes": file.size,
+            "rows_read": staged.rows,
+            **asdict(merged),
+            "run_id": self._run_id,
+            "loaded_at": loaded_at,
+        }
+        cursor.execute(
+            SQL("insert into {} ({}) values ({})").format(
+                self._target.ledger,
+                SQL(", ").join(map(Identifier, line)),
+                SQL(", ").join(map(Literal, line.values())),
+            )
+        )
 
     @contextmanager
     def _transaction(self) -> Iterator[Cursor]:
@@ -146,8 +176,10 @@ def _transaction(link: Any) -> Iterator[Cursor]:
 def _versions(cursor: Cursor, target: Target) -> dict[str, str]:
     """The version of each file that was loaded last, by its name."""
     cursor.execute(
-        SQL("select distinct on (file) file, version from {} where table_name = %s order by file, load_id desc")
-        .format(target.ledger),
+        SQL(
+            "select distinct on (file) file, version from {} where table_name = %s"
+            " order by file, load_id desc"
+        ).format(target.ledger),
         [target.table],
     )
     return dict(cursor.fetchall())
@@ -164,34 +196,3 @@ def _latest(cursor: Cursor, target: Target, file: LandingFile) -> tuple[str, str
     )
     row: tuple[str, str, int] | None = cursor.fetchone()
     return row
-
-
-def _enter(
-    cursor: Cursor,
-    target: Target,
-    file: LandingFile,
-    staged: Staged,
-    merged: Merged,
-    run_id: str,
-    loaded_at: datetime,
-) -> None:
-    cursor.execute(
-        SQL(
-            "insert into {} (table_name, file, source_id, version, content_hash, bytes, rows_read, inserted,"
-            " updated, rejected, run_id, loaded_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-        ).format(target.ledger),
-        [
-            target.table,
-            file.name,
-            file.source_id(target.source),
-            file.version,
-            staged.content_hash,
-            file.size,
-            staged.rows,
-            merged.inserted,
-            merged.updated,
-            merged.rejected,
-            run_id,
-            loaded_at,
-        ],
-    )

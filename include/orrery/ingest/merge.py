@@ -97,55 +97,175 @@ def match_columns(
     return list(names), dict.fromkeys(new, "text")
 
 
-def merge(
-    cursor: Cursor,
-    target: Target,
-    spec: Files,
-    file: LandingFile,
-    staged: Staged,
-    *,
-    run_id: str,
-    loaded_at: datetime,
-    before: bool,
-) -> Merged:
-    """Move staged rows into the table, bad ones into the table of rejected rows.
+class Merge:
+    """Moves the rows of one staged file into the table, and the bad ones into that of the rejected rows.
 
-    :param before: whether an earlier version of the file is in the table; its rows are replaced
-    Raises FileError when more rows are bad than the source allows.
+    :param replaces: whether an earlier version of the file is in the table; its rows are replaced
     """
-    existing = column_types(cursor, target)
-    names, new = match_columns(file, staged.columns, target, existing, spec)
-    add_columns(cursor, target, new)
-    types = existing | new
-    fields = [
-        _Field(name, types[name], _text(number, types[name], spec.csv))
-        for number, name in enumerate(names, start=1)
-        if name is not None
-    ]
-    key = [field for field in fields if field.name in target.key]
-    source_id = file.source_id(target.source)
-    rejected = _reject(cursor, target, staged, fields, file, source_id, run_id, loaded_at)
-    _check_rejected(cursor, target, spec, file, source_id, rejected, staged.rows)
-    if before and not key:
-        cursor.execute(
-            SQL("delete from {} where {} = %s").format(target.relation, Identifier(SOURCE_ID)), [source_id]
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        target: Target,
+        spec: Files,
+        file: LandingFile,
+        staged: Staged,
+        *,
+        run_id: str,
+        loaded_at: datetime,
+        replaces: bool,
+    ) -> None:
+        self._cursor, self._target, self._spec, self._file, self._staged = cursor, target, spec, file, staged
+        self._run_id, self._loaded_at, self._replaces = run_id, loaded_at, replaces
+        self._source_id = file.source_id(target.source)
+
+    def execute(self) -> Merged:
+        """Move the rows; raises FileError when more of them are bad than the source allows."""
+        fields = self._fields()
+        key = [field for field in fields if field.name in self._target.key]
+        rejected = self._reject(fields)
+        self._check_rejected(rejected)
+        if self._replaces and not key:
+            self._delete_earlier(SQL("true"))
+        inserted = self._inserted()
+        self._cursor.execute(self._insert(fields, key, some_rejected=rejected > 0))
+        inserted = self._inserted() - inserted
+        if self._replaces and key:
+            # What the new version has is stamped anew; the rest is what it no longer has.
+            self._delete_earlier(SQL("{} < {}").format(Identifier(LOADED_AT), Literal(self._loaded_at)))
+        return Merged(inserted, self._staged.rows - rejected - inserted, rejected)
+
+    def _fields(self) -> list[_Field]:
+        existing = column_types(self._cursor, self._target)
+        names, new = match_columns(self._file, self._staged.columns, self._target, existing, self._spec)
+        add_columns(self._cursor, self._target, new)
+        types = existing | new
+        return [
+            _Field(name, types[name], _text(number, types[name], self._spec.csv))
+            for number, name in enumerate(names, start=1)
+            if name is not None
+        ]
+
+    def _reject(self, fields: list[_Field]) -> int:
+        """Write the bad rows of the file, in place of those of its earlier version; returns their number."""
+        rejected = self._target.rejected
+        self._cursor.execute(
+            SQL("delete from {} where _source_id = {}").format(rejected, Literal(self._source_id))
         )
-    earlier = _inserted(cursor, target)
-    meta = {LOADED_AT: loaded_at, SOURCE_FILE: file.name, SOURCE_ID: source_id}
-    cursor.execute(_insert(cursor, target, staged, fields, key, meta, some_rejected=rejected > 0))
-    inserted = _inserted(cursor, target) - earlier
-    if before and key:
-        # What the new version has is stamped anew; the rest is what it no longer has.
-        cursor.execute(
-            SQL("delete from {} where {} = %s and {} < %s").format(
-                target.relation, Identifier(SOURCE_ID), Identifier(LOADED_AT)
-            ),
-            [source_id, loaded_at],
+        conditions: list[Composable] = [SQL("_reason is not null")]
+        complaints: list[Composable] = []
+        for field in fields:
+            checks = [(field.is_invalid, field.complaint)]
+            if field.name in self._target.key:
+                empty = SQL("{} is null").format(field.text)
+                checks.append((empty, Literal(f"{field.name}: the key is empty")))
+            for condition, complaint in checks:
+                if condition is not None:
+                    conditions.append(condition)
+                    complaints.append(SQL("when {} then {}").format(condition, complaint))
+        self._cursor.execute(
+            SQL(
+                "insert into {rejected} (_source_file, _source_id, _row_number, _line, reason, content,"
+                " _rejected_at, run_id) select {file}, {source_id}, _row, _line,"
+                " case when _reason is not null then _reason {complaints} end,"
+                " case when _reason is not null then c1 else {content} end, {now}, {run_id}"
+                " from {stage} where {bad}"
+            ).format(
+                rejected=rejected,
+                file=Literal(self._file.name),
+                source_id=Literal(self._source_id),
+                complaints=SQL(" ").join(complaints),
+                content=self._content(),
+                now=Literal(self._loaded_at),
+                run_id=Literal(self._run_id),
+                stage=self._staged.relation,
+                bad=SQL(" or ").join(conditions),
+            )
         )
-    return Merged(inserted, staged.rows - rejected - inserted, rejected)
+        return int(self._cursor.rowcount)
+
+    def _content(self) -> Composable:
+        """A staged row as JSON, in SQL."""
+        columns = self._staged.columns
+        return SQL("json_object(array[{}]::text[], array[{}]::text[])::text").format(
+            SQL(", ").join(map(Literal, columns)),
+            SQL(", ").join(Identifier(f"c{number}") for number in range(1, len(columns) + 1)),
+        )
+
+    def _check_rejected(self, rejected: int) -> None:
+        allowed, rows = self._spec.max_rejected, self._staged.rows
+        if rejected <= (allowed * rows if isinstance(allowed, float) else allowed):
+            return
+        self._cursor.execute(
+            SQL(
+                "select coalesce(_line, _row_number), reason from {} where _source_id = {}"
+                " order by _row_number limit {}"
+            ).format(self._target.rejected, Literal(self._source_id), Literal(_SHOWN))
+        )
+        bad = self._cursor.fetchall()
+        shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)
+        more = f"\n    and {rejected - len(bad)} more" if rejected > len(bad) else ""
+        most = f"{allowed:.2%}" if isinstance(allowed, float) else f"{allowed:,}"
+        raise FileError(
+            self._file.name,
+            f"{rejected:,} of {rows:,} rows are bad, and max_rejected allows {most}:{shown}{more}",
+            "Correct the file, or allow more; nothing of it is loaded.",
+            bad[0][0],
+        )
+
+    def _insert(self, fields: list[_Field], key: list[_Field], *, some_rejected: bool) -> Composable:
+        """The statement that moves the good rows."""
+        target, meta = self._target, self._meta()
+        good = SQL("{} s").format(self._staged.relation)
+        if some_rejected:
+            good = SQL(
+                "(select * from {} where not exists"
+                " (select from {} r where r._source_id = {} and r._row_number = _row)) s"
+            ).format(self._staged.relation, target.rejected, Literal(self._source_id))
+        statement = SQL("insert into {} ({}) select {} from {}").format(
+            target.relation,
+            SQL(", ").join(map(Identifier, [*(field.name for field in fields), *meta, ROW_NUMBER])),
+            SQL(", ").join([*(field.value for field in fields), *map(Literal, meta.values()), SQL("_row")]),
+            good,
+        )
+        if not key:
+            return statement
+        by = SQL(", ").join(field.value for field in key)
+        self._cursor.execute(
+            SQL("select exists (select from {} group by {} having count(*) > 1)").format(good, by)
+        )
+        if self._cursor.fetchone()[0]:
+            # The last row of a key wins.
+            statement = SQL(
+                "{} join (select max(_row) as _row from {} group by {}) last using (_row)"
+            ).format(statement, good, by)
+        columns = [*column_types(self._cursor, target), *META]
+        updates = SQL(", ").join(
+            SQL("{0} = excluded.{0}").format(Identifier(name)) for name in columns if name not in target.key
+        )
+        return SQL("{} on conflict ({}) do update set {}").format(
+            statement, SQL(", ").join(map(Identifier, target.key)), updates
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        return {LOADED_AT: self._loaded_at, SOURCE_FILE: self._file.name, SOURCE_ID: self._source_id}
+
+    def _delete_earlier(self, condition: Composable) -> None:
+        self._cursor.execute(
+            SQL("delete from {} where {} = {} and {}").format(
+                self._target.relation, Identifier(SOURCE_ID), Literal(self._source_id), condition
+            )
+        )
+
+    def _inserted(self) -> int:
+        """How many rows this session has inserted into the table, as PostgreSQL counts them."""
+        relation = Literal(self._target.relation.as_string(self._cursor))
+        self._cursor.execute(SQL("select pg_stat_get_xact_tuples_inserted(to_regclass({}))").format(relation))
+        return int(self._cursor.fetchone()[0])
 
 
 def _text(number: int, kind: str, csv: Csv) -> Composable:
+    """The value of a staged column as text, in SQL: null where the file means it, and a point in numbers."""
     text: Composable = Identifier(f"c{number}")
     if csv.null_values:
         text = SQL("case when {0} in ({1}) then null else {0} end").format(
@@ -161,125 +281,3 @@ def _text(number: int, kind: str, csv: Csv) -> Composable:
             " else {0} || ' (with a decimal comma)' end"
         ).format(text)
     return text
-
-
-def _reject(
-    cursor: Cursor,
-    target: Target,
-    staged: Staged,
-    fields: list[_Field],
-    file: LandingFile,
-    source_id: str,
-    run_id: str,
-    loaded_at: datetime,
-) -> int:
-    """Write the bad rows of a file, in place of those of its earlier versions; returns their number."""
-    cursor.execute(SQL("delete from {} where _source_id = %s").format(target.rejected), [source_id])
-    conditions, complaints = [SQL("_reason is not null")], []
-    for field in fields:
-        if (invalid := field.is_invalid) is not None:
-            conditions.append(invalid)
-            complaints.append(SQL("when {} then {}").format(invalid, field.complaint))
-        if field.name in target.key:
-            empty = SQL("{} is null").format(field.text)
-            conditions.append(empty)
-            complaints.append(
-                SQL("when {} then {}").format(empty, Literal(f"{field.name}: the key is empty"))
-            )
-    columns = [Identifier(f"c{number}") for number in range(1, len(staged.columns) + 1)]
-    content = SQL("json_object(array[{}], array[{}]::text[])::text").format(
-        SQL(", ").join(map(Literal, staged.columns)), SQL(", ").join(columns)
-    )
-    reason = SQL("case when _reason is not null then _reason {} end").format(SQL(" ").join(complaints))
-    cursor.execute(
-        SQL(
-            "insert into {rejected} (_source_file, _source_id, _row_number, _line, reason, content,"
-            " _rejected_at, run_id) select {file}, {source_id}, _row, _line, {reason},"
-            " case when _reason is null then {content} else c1 end, {now}, {run_id}"
-            " from {stage} where {bad}"
-        ).format(
-            rejected=target.rejected,
-            reason=reason,
-            content=content if columns else SQL("c1"),
-            stage=staged.relation,
-            bad=SQL(" or ").join(conditions),
-            file=Literal(file.name),
-            source_id=Literal(source_id),
-            now=Literal(loaded_at),
-            run_id=Literal(run_id),
-        )
-    )
-    return int(cursor.rowcount)
-
-
-def _check_rejected(
-    cursor: Cursor, target: Target, spec: Files, file: LandingFile, source_id: str, rejected: int, rows: int
-) -> None:
-    most = spec.max_rejected * rows if isinstance(spec.max_rejected, float) else spec.max_rejected
-    if rejected <= most:
-        return
-    cursor.execute(
-        SQL(
-            "select coalesce(_line, _row_number), reason from {} where _source_id = %s"
-            " order by _row_number limit {}"
-        ).format(target.rejected, Literal(_SHOWN)),
-        [source_id],
-    )
-    bad = cursor.fetchall()
-    shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)
-    more = f"\n    and {rejected - len(bad)} more" if rejected > len(bad) else ""
-    raise FileError(
-        file.name,
-        f"{rejected:,} of {rows:,} rows are bad, and max_rejected allows {most:g}:{shown}{more}",
-        "Correct the file, or allow more; nothing of it is loaded.",
-        bad[0][0],
-    )
-
-
-def _insert(
-    cursor: Cursor,
-    target: Target,
-    staged: Staged,
-    fields: list[_Field],
-    key: list[_Field],
-    meta: Mapping[str, Any],
-    *,
-    some_rejected: bool,
-) -> Composable:
-    """The statement that moves the good rows; `meta` are the values that are the same for all."""
-    good = SQL("{} s").format(staged.relation)
-    if some_rejected:
-        good = SQL(
-            "(select * from {} where not exists"
-            " (select from {} r where r._source_id = {} and r._row_number = _row)) s"
-        ).format(staged.relation, target.rejected, Literal(meta[SOURCE_ID]))
-    statement = SQL("insert into {} ({}) select {} from {}").format(
-        target.relation,
-        SQL(", ").join(map(Identifier, [*(field.name for field in fields), *meta, ROW_NUMBER])),
-        SQL(", ").join([*(field.value for field in fields), *map(Literal, meta.values()), SQL("_row")]),
-        good,
-    )
-    if not key:
-        return statement
-    by = SQL(", ").join(field.value for field in key)
-    cursor.execute(SQL("select exists (select from {} group by {} having count(*) > 1)").format(good, by))
-    if cursor.fetchone()[0]:
-        # The last row of a key wins.
-        statement = SQL("{} join (select max(_row) as _row from {} group by {}) last using (_row)").format(
-            statement, good, by
-        )
-    columns = [*column_types(cursor, target), *META]
-    updates = SQL(", ").join(
-        SQL("{0} = excluded.{0}").format(Identifier(name)) for name in columns if name not in target.key
-    )
-    return SQL("{} on conflict ({}) do update set {}").format(
-        statement, SQL(", ").join(map(Identifier, target.key)), updates
-    )
-
-
-def _inserted(cursor: Cursor, target: Target) -> int:
-    """How many rows this session has inserted into the table, as PostgreSQL counts them."""
-    cursor.execute(
-        "select pg_stat_get_xact_tuples_inserted(to_regclass(%s))", [target.relation.as_string(cursor)]
-    )
-    return int(cursor.fetchone()[0])

@@ -32,9 +32,7 @@ class Dialect:
 LINES = Dialect("\x1f", "\x1e", "\x1e")
 
 
-def read_header(
-    name: str, text: Iterator[bytes], dialect: Dialect
-) -> tuple[list[str], Iterator[bytes], int]:
+def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[list[str], Iterator[bytes], int]:
     """The names in the first record, the text after it, and the line on which that begins.
 
     Raises FileError when there is no such record, or it is none.

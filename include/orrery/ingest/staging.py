@@ -32,7 +32,9 @@ class Staged:
     content_hash: str
 
 
-def stage(cursor: Cursor, zone: LandingZone, file: LandingFile, spec: Files, declared: Sequence[str]) -> Staged:
+def stage(
+    cursor: Cursor, zone: LandingZone, file: LandingFile, spec: Files, declared: Sequence[str]
+) -> Staged:
     """Stage a file in a temporary table of the transaction.
 
     :param declared: the columns of a CSV file without a header
@@ -66,7 +68,9 @@ def _stage_csv(
     return columns, records.rows
 
 
-def _stage_jsonl(cursor: Cursor, file: LandingFile, stream: Hashing, spec: Files) -> tuple[Sequence[str], int]:
+def _stage_jsonl(
+    cursor: Cursor, file: LandingFile, stream: Hashing, spec: Files
+) -> tuple[Sequence[str], int]:
     text = text_blocks(file.name, stream, encoding=spec.csv.encoding)
     records = Records(file.name, LINES, 1, first_line=1)
     _create(cursor, _LINES, 1)
@@ -81,7 +85,8 @@ def _columns_of_json(cursor: Cursor) -> list[str]:
     cursor.execute(
         SQL(
             "create temp table {parsed} on commit drop as select _row, _line, _reason, c1,"
-            " case when _reason is null and pg_input_is_valid(c1, 'jsonb') then c1::jsonb end as j from {lines}"
+            " case when _reason is null and pg_input_is_valid(c1, 'jsonb') then c1::jsonb end as j"
+            " from {lines}"
         ).format(parsed=parsed, lines=_LINES)
     )
     cursor.execute(
@@ -91,7 +96,7 @@ def _columns_of_json(cursor: Cursor) -> list[str]:
     )
     keys = [key for (key,) in cursor.fetchall()]
     # A rejected line shows its text in the first column; a file of such lines alone has no other.
-    values = [
+    values: list[Composable] = [
         SQL("case when jsonb_typeof(j) = 'object' then j ->> {} {} end as {}").format(
             Literal(key), SQL("else c1" if number == 1 else ""), Identifier(f"c{number}")
         )
@@ -167,7 +172,9 @@ def _copy(cursor: Cursor, relation: Composable, dialect: Dialect, text: Iterator
     )
     source = _Source(text)
     try:
-        cursor.copy_expert(SQL("copy {} from stdin ({})").format(relation, options), cast("IO[bytes]", source))
+        cursor.copy_expert(
+            SQL("copy {} from stdin ({})").format(relation, options), cast("IO[bytes]", source)
+        )
     finally:
         if source.error is not None:
             raise source.error

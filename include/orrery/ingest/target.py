@@ -74,14 +74,18 @@ class Target:
         where = f"source {self.source}"
         for name, kind in self.columns.items():
             if not _TYPE.fullmatch(kind.strip()):
-                raise IngestError(f"{where}: {kind!r} is no type of column {name!r}.\n  Correct its data_type.")
+                raise IngestError(
+                    f"{where}: {kind!r} is no type of column {name!r}.\n  Correct its data_type."
+                )
             check_name(where, name)
         for name in self.key:
             if name not in self.columns:
                 fix = suggest(name, self.columns, "column")
                 raise IngestError(f"{where}: the key column {name!r} is not declared.\n  {fix}")
         if len(f"{self.table}__rejected".encode()) > _LONGEST_NAME:
-            raise IngestError(f"{where}: the name {self.table!r} is too long for a table.\n  Set an identifier.")
+            raise IngestError(
+                f"{where}: the name {self.table!r} is too long for a table.\n  Set an identifier."
+            )
 
 
 def check_name(where: str, name: str) -> None:
@@ -109,7 +113,9 @@ def ensure(cursor: Cursor, target: Target) -> None:
     """
     target.check()
     # For all tables of the schema: two loads must not both create the ledger.
-    cursor.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"orrery.ledger:{target.schema}"])
+    cursor.execute(
+        "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"orrery.ledger:{target.schema}"]
+    )
     lock(cursor, target)
     index = Identifier(f"{LEDGER}_file")
     try:
@@ -169,9 +175,7 @@ def _create(cursor: Cursor, target: Target) -> None:
     cursor.execute(SQL("delete from {}").format(target.rejected))
 
 
-def _adapt(
-    cursor: Cursor, target: Target, declared: Mapping[str, str], existing: Mapping[str, str]
-) -> None:
+def _adapt(cursor: Cursor, target: Target, declared: Mapping[str, str], existing: Mapping[str, str]) -> None:
     different = [name for name in declared if name in existing and declared[name] != existing[name]]
     if different:
         name = different[0]
@@ -196,7 +200,8 @@ def _adapt(
 def _has_unique_index(cursor: Cursor, target: Target) -> bool:
     cursor.execute(
         SQL(
-            "select exists (select from pg_index where indrelid = {}::regclass and indisunique and indpred is null"
+            "select exists (select from pg_index where indrelid = {}::regclass and indisunique"
+            " and indpred is null"
             " and (select array_agg(attname::text order by attname) from pg_attribute"
             " where attrelid = indrelid and attnum = any(indkey)) ="
             " (select array_agg(name order by name) from unnest(%s::text[]) name))"
@@ -216,9 +221,7 @@ def _columns(cursor: Cursor, relation: Composable) -> dict[str, str]:
 
 
 def _definitions(columns: Mapping[str, str]) -> Composed:
-    return SQL(", ").join(
-        SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in columns.items()
-    )
+    return SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in columns.items())
 
 
 def _text(error: psycopg2.Error) -> str:

@@ -90,6 +90,12 @@ def dbt_env(saved: Saved, keys: Secrets) -> dict[str, str]:
     }
 
 
+def loader_env(saved: Saved, keys: Secrets) -> dict[str, str]:
+    """The Airflow connection with which files are loaded."""
+    uri = f"postgres://loader:{keys.loader}@{HOST}:{saved.postgres_port}/warehouse"
+    return {"AIRFLOW_CONN_WAREHOUSE_LOADER": uri}
+
+
 def airflow_env(layout: Layout, saved: Saved) -> dict[str, str]:
     """For Airflow's command line. Its secrets are in airflow.cfg, not here."""
     return {**base_env(layout), "AIRFLOW_HOME": str(layout.airflow_home), **warehouse_env(saved)}
@@ -98,14 +104,15 @@ def airflow_env(layout: Layout, saved: Saved) -> dict[str, str]:
 def component_env(layout: Layout, saved: Saved, keys: Secrets, component: str) -> dict[str, str]:
     """The environment of one supervised component.
 
-    Only the scheduler, whose workers run dbt, gets the warehouse's password. PostgreSQL, which may run
-    as another user, gets nothing of the caller's environment that it has no use for.
+    Only the scheduler, whose workers run dbt and load files, gets the warehouse's passwords. PostgreSQL,
+    which may run as another user, gets nothing of the caller's environment that it has no use for.
     """
     if component == POSTGRES:
         return {**_postgres_env(layout), COMPONENT: component}
     env = {**airflow_env(layout, saved), COMPONENT: component}
     if component == SCHEDULER:
         env.update(dbt_env(saved, keys))
+        env.update(loader_env(saved, keys))
     return env
 
 

@@ -13,9 +13,10 @@ from orrery.config.project import Project
 from orrery.manifest import fingerprint
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.hints import similar_selection
+from orrery.manifest.ingest import ingestions
 from orrery.manifest.packages import install_packages
 from orrery.manifest.profile import ProfileError
-from orrery.manifest.slim import slim_manifest
+from orrery.manifest.slim import NODE_TYPES, slim_manifest
 from orrery.manifest.store import ManifestError, ManifestStore
 
 
@@ -54,6 +55,7 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
     for name, pipeline in pipelines.valid.items():
         try:
             slim = _resolve(pipeline, dbt, manifest)
+            slim["ingest"] = ingestions(project, manifest["sources"], slim["sources"])
         except ConfigError as error:
             errors[name] = error
             continue
@@ -141,7 +143,8 @@ def _overlaps(pipeline: LoadedPipeline, stages: Mapping[str, set[str]]) -> list[
     owner: dict[str, str] = {}
     problems = []
     for stage, members in stages.items():
-        for uid in sorted(members):
+        # A path selects the tests of its nodes, too; they have stages of their own.
+        for uid in sorted(uid for uid in members if uid.partition(".")[0] in NODE_TYPES):
             first = owner.setdefault(uid, stage)
             if first != stage:
                 problems.append(

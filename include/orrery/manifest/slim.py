@@ -37,7 +37,11 @@ def slim_manifest(
     }
     tested = {parent for uid in tests for parent in _depends_on(resources[uid])}
     made_by = _made_by(resources, kept, sources)
-    sources = {uid for uid in sources if uid in tested or uid in made_by or _has_freshness(resources[uid])}
+    sources = {
+        uid
+        for uid in sources
+        if uid in tested or uid in made_by or _has_freshness(resources[uid]) or _is_loaded(resources[uid])
+    }
     kept |= sources
     lineage = _Lineage(resources, kept, made_by)
     own_stage = {uid: stage for stage, members in stages.items() for uid in members}
@@ -79,6 +83,11 @@ def _has_freshness(source: Resource) -> bool:
         (freshness.get(threshold) or {}).get("count") is not None
         for threshold in ("warn_after", "error_after")
     )
+
+
+def _is_loaded(source: Resource) -> bool:
+    """Whether something is said about how data comes into the source."""
+    return "orrery" in (source["config"].get("meta") or {})
 
 
 def _made_by(resources: Mapping[str, Resource], kept: set[str], sources: set[str]) -> dict[str, str]:
@@ -153,6 +162,8 @@ _COPIED = (
     "description",
     "raw_code",
     "relation_name",
+    "schema",
+    "identifier",
     "freshness",
     "loaded_at_field",
     "model",

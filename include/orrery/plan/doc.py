@@ -25,6 +25,11 @@ def node_doc(resource: Resource) -> str:
     return "\n\n".join(parts)
 
 
+def ingest_doc(source: Resource, pattern: str) -> str:
+    """What fills a source, and its own documentation; Markdown."""
+    return f"**ingest** `{pattern}`\n\n{node_doc(source)}"
+
+
 def tests_doc(tests: Iterable[Resource]) -> str:
     """The tests of one task, a line each; Markdown."""
     lines = []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orrery.config.ingest import Files
 from orrery.config.pipeline import Pipeline
 
 
@@ -18,8 +19,25 @@ class TaskKind(StrEnum):
     FRESHNESS = "source freshness"
     TEST = "test"
     UNIT_TEST = "unit test"
+    # Not dbt's: what brings data into a source.
+    INGEST = "ingest"
     # No work of its own: an ephemeral model, or a point that others wait for.
     MARKER = "marker"
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """How data comes into the table of a source.
+
+    `source` is `<source>.<table>` as dbt names it; `schema` and `table` are its names in the warehouse;
+    `columns` are the declared ones with their types.
+    """
+
+    block: Files
+    source: str
+    schema: str
+    table: str
+    columns: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class TaskPlan:
     owner: str | None
     doc: str
     always: bool = False
+    ingestion: Ingestion | None = None
 
     @property
     def name(self) -> str:

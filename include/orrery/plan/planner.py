@@ -7,9 +7,11 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
 
+from orrery.config.ingest import Files
 from orrery.config.loader import LoadedPipeline
 from orrery.config.pipeline import (
     CORE,
+    INGEST,
     SEED,
     SNAPSHOT,
     SOURCE_FRESHNESS,
@@ -17,9 +19,9 @@ from orrery.config.pipeline import (
     STAGING,
     TESTS,
 )
-from orrery.plan.doc import node_doc, tests_doc
+from orrery.plan.doc import ingest_doc, node_doc, tests_doc
 from orrery.plan.lineage import Lineage
-from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.model import Ingestion, PipelinePlan, TaskKind, TaskPlan
 from orrery.plan.names import digest, unique_names
 from orrery.plan.stages import first_tasks, tangled_stage
 
@@ -46,19 +48,23 @@ class _Planner:
         parents = {uid: resource["depends_on"]["nodes"] for uid, resource in self.resources.items()}
         self.parents = {uid: parents[uid] for uid in _parents_first(parents)}
         self.lineage = Lineage(self.parents)
+        self.ingest: list[Resource] = slim["ingest"]
+        self.ingested_by: dict[str, str] = {}
         self.tasks: dict[str, TaskPlan] = {}
         self.by_node: dict[str, str] = {}
         self.upstream: dict[str, set[str]] = {}
 
     def plan(self) -> PipelinePlan:
+        for entry in self.ingest:
+            self._add_ingestion(entry)
         data_tests, unit_tests = self._grouped_tests()
         for uid, resource in self.resources.items():
             if resource["resource_type"] != "source" or resource.get("freshness"):
                 self._add_resource(uid, resource)
         test_tasks = [self._add_tests(parents, tests) for parents, tests in data_tests.items()]
-        for uid, parents in self.parents.items():
+        for uid in self.parents:
             if uid in self.by_node:
-                self._wait(self.by_node[uid], self._tasks_of(parents))
+                self._wait(self.by_node[uid], self._makers(uid))
         for task_id, parents in zip(test_tasks, data_tests, strict=True):
             self._wire_tests(task_id, parents)
         for model, tests in unit_tests.items():
@@ -90,8 +96,13 @@ class _Planner:
         """The tasks of `uids`; for a source that has none, the tasks of what makes its table."""
         tasks: set[str] = set()
         for uid in uids:
-            tasks |= {self.by_node[uid]} if uid in self.by_node else self._tasks_of(self.parents[uid])
+            tasks |= {self.by_node[uid]} if uid in self.by_node else self._makers(uid)
         return tasks
+
+    def _makers(self, uid: str) -> set[str]:
+        """The tasks that a node, or the check of a source, waits for."""
+        ingested = {self.ingested_by[uid]} if uid in self.ingested_by else set()
+        return self._tasks_of(self.parents[uid]) | ingested
 
     def _first_tasks(self, uids: Iterable[str]) -> set[str]:
         """The tasks of `uids`; for a source that has none, the tasks of what reads it."""
@@ -100,6 +111,33 @@ class _Planner:
             children = self.lineage.children[uid]
             tasks |= {self.by_node[uid]} if uid in self.by_node else self._first_tasks(children)
         return tasks
+
+    def _add_ingestion(self, entry: Resource) -> None:
+        """The task that brings data into a source."""
+        uid = entry["source"]
+        source = self.resources[uid]
+        block = Files.model_validate(entry["block"])
+        self.ingested_by[uid] = self._add(
+            TaskPlan(
+                task_id=f"{INGEST}.{entry['name']}",
+                stage=INGEST,
+                kind=TaskKind.INGEST,
+                nodes=(uid,),
+                select=(_selector(source),),
+                upstream=frozenset(),
+                owner=self._owner(source),
+                doc=ingest_doc(source, block.files),
+                ingestion=Ingestion(
+                    block=block,
+                    source=f"{source['source_name']}.{source['name']}",
+                    schema=source["schema"],
+                    table=source["identifier"],
+                    columns={
+                        name: column.get("data_type", "text") for name, column in source["columns"].items()
+                    },
+                ),
+            )
+        )
 
     def _add_resource(self, uid: str, resource: Resource) -> None:
         """The task that builds a seed, model or snapshot, or that checks how fresh a source is."""

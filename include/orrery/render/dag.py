@@ -10,13 +10,14 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import BUILD, FINISHED, Pipeline
+from orrery.config.pipeline import BUILD, FINISHED, INGEST, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
 from orrery.execute.options import EXCLUDE, FULL_REFRESH, MAX_THREADS, SELECT, SKIP_STAGES, THREADS, VARS
 from orrery.execute.profile import profile_config
+from orrery.ingest.operator import IngestFilesOperator
 from orrery.manifest.store import ManifestStore
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 
@@ -179,9 +180,14 @@ class _Builder:
                 operator.set_upstream([self.tasks[other] for other in sorted(missing)])
 
     def add_build(self) -> None:
-        """The task that runs dbt, before all that wait for nothing else."""
+        """The task that runs dbt: after all data has come in, before everything else."""
         config = self.plan.config
-        first = [task for task in self.tasks.values() if not task.upstream_task_ids]
+        ingests = {tid: self.tasks[tid] for tid, task in self.plan.tasks.items() if task.stage == INGEST}
+        first = [
+            task
+            for task_id, task in self.tasks.items()
+            if task_id not in ingests and task.upstream_task_ids <= ingests.keys()
+        ]
         # The pool is for what loads the warehouse, and that is this one task.
         pool = {"pool": config.pool} if config.pool else {}
         build = DbtBuildOperator(
@@ -191,8 +197,11 @@ class _Builder:
             retries=max(BUILD_RETRIES, config.retries),
             retry_delay=BUILD_RETRY_DELAY,
             doc_md="Runs dbt once for all nodes of the pipeline and ends their tasks.",
+            # Data that has not come in holds back what reads it, and nothing else.
+            trigger_rule=TriggerRule.ALL_DONE,
             **pool,
         )
+        build.set_upstream(list(ingests.values()))
         build.set_downstream(first)
 
     def announce(self) -> None:
@@ -215,6 +224,10 @@ class _Builder:
         operator: BaseOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
+        elif task.ingestion:
+            operator = IngestFilesOperator(
+                stage=task.stage, nodes=task.nodes, ingestion=task.ingestion, **arguments
+            )
         else:
             operator = NODE_OPERATORS[self.plan.config.execute](
                 kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
