@@ -296,8 +296,8 @@ def payments_of(rng: random.Random, booking: Row) -> list[Row]:
     return payments
 
 
-def read_reference_rates() -> list[Row]:
-    """The rates of FIRST_DAY to LAST_DAY, and the one in force when FIRST_DAY began."""
+def read_reference_rates(first_day: date, last_day: date, currencies: Sequence[str]) -> list[Row]:
+    """The rates of `first_day` to `last_day`, and the one in force when `first_day` began."""
     spec = importlib.util.find_spec("currency_converter")
     if spec is None or spec.origin is None:
         sys.exit(
@@ -314,19 +314,18 @@ def read_reference_rates() -> list[Row]:
     with archive, archive.open("eurofxref-hist.csv") as file:
         days = sorted(csv.DictReader(io.TextIOWrapper(file, "utf-8")), key=lambda day: day["Date"])
 
-    first = max(day["Date"] for day in days if day["Date"] <= FIRST_DAY.isoformat())
+    first = max(day["Date"] for day in days if day["Date"] <= first_day.isoformat())
     return [
         {"rate_date": day["Date"], "currency": currency, "rate": day[currency]}
         for day in days
-        if first <= day["Date"] <= LAST_DAY.isoformat()
-        for currency in CURRENCIES
+        if first <= day["Date"] <= last_day.isoformat()
+        for currency in currencies
     ]
 
 
-def write(name: str, rows: list[Row]) -> None:
-    path = Path(__file__).with_name(f"{name}.csv")
+def write(path: Path, rows: list[Row], delimiter: str = ",") -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     print(f"{path.name}: {len(rows)} rows")
@@ -334,17 +333,18 @@ def write(name: str, rows: list[Row]) -> None:
 
 def main() -> None:
     rng = random.Random(SEED)
-    reference_rates = read_reference_rates()
+    reference_rates = read_reference_rates(FIRST_DAY, LAST_DAY, CURRENCIES)
     customers = make_customers(rng)
     properties = make_properties(rng)
     bookings = make_bookings(rng, customers, properties)
     payments = make_payments(rng, bookings)
 
-    write("raw_customers", customers)
-    write("raw_properties", properties)
-    write("raw_bookings", bookings)
-    write("raw_payments", payments)
-    write("ecb_reference_rates", reference_rates)
+    folder = Path(__file__).parent
+    write(folder / "raw_customers.csv", customers)
+    write(folder / "raw_properties.csv", properties)
+    write(folder / "raw_bookings.csv", bookings)
+    write(folder / "raw_payments.csv", payments)
+    write(folder / "ecb_reference_rates.csv", reference_rates)
 
 
 if __name__ == "__main__":

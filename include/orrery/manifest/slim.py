@@ -50,6 +50,8 @@ def slim_manifest(
             key: manifest["metadata"].get(key) for key in ("dbt_version", "project_name", "adapter_type")
         },
         "groups": {group["name"]: {"owner": group["owner"]} for group in manifest.get("groups", {}).values()},
+        # What fills the sources; see orrery.manifest.ingest.
+        "ingest": [],
         "nodes": {
             uid: _slim(resources[uid], lineage.parents(uid), own_stage.get(uid))
             for uid in lineage.ordered()
