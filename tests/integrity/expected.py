@@ -17,11 +17,13 @@ def expected_graph(manifest: Manifest, tag: str, tests: str, execute: str = "bui
     graph = _Expected(manifest, tag).graph(tests)
     if execute == "build":
         # One task runs dbt, so no other may begin before it: those that would are made to wait for it.
-        beginnings = {task for task, parents in graph.items() if not parents}
+        # Only data comes in before.
+        ingests = {task for task in graph if task.startswith("ingest.")}
+        beginnings = {task for task, parents in graph.items() if parents <= ingests} - ingests
         graph = {
             task: parents | ({"build"} if task in beginnings else set()) for task, parents in graph.items()
         }
-        graph["build"] = set()
+        graph["build"] = ingests
     return graph
 
 
@@ -84,12 +86,22 @@ class _Expected:
         stage = kind if kind != "model" else "staging" if "staging" in folders else "core"
         return f"{stage}.{node['name']}"
 
+    def ingest(self, uid: str) -> set[str]:
+        """The task that brings data into a source, if one is asked for."""
+        node = self.nodes[uid]
+        asked = node["resource_type"] == "source" and node["config"]["meta"].get("orrery", {}).get("ingest")
+        return {f"ingest.{node['source_name']}__{node['name']}"} if asked else set()
+
+    def before(self, uid: str) -> set[str]:
+        """The tasks that the task of a node waits for, but for tests."""
+        return self.tasks(self.parents[uid]) | self.ingest(uid)
+
     def tasks(self, uids: set[str]) -> set[str]:
-        """The tasks of nodes; behind a source without a task stands the seed that makes it."""
+        """The tasks of nodes; behind a source without a task stands what makes it."""
         found: set[str] = set()
         for uid in uids:
             task = self.task(uid)
-            found |= {task} if task else self.tasks(self.parents[uid])
+            found |= {task} if task else self.before(uid)
         return found
 
     def first_tasks(self, uids: set[str]) -> set[str]:
@@ -122,7 +134,8 @@ class _Expected:
         return f"{stage}.{node['source_name']}__{node['name']}" if on_sources else f"{stage}.{node['name']}"
 
     def graph(self, mode: str) -> Graph:
-        graph = {task: self.tasks(self.parents[uid]) for uid in self.nodes if (task := self.task(uid))}
+        graph = {task: self.before(uid) for uid in self.nodes if (task := self.task(uid))}
+        graph |= {task: set() for uid in self.nodes for task in self.ingest(uid)}
         if mode == "off":
             return graph
         last = graph.keys() - set().union(*graph.values())

@@ -24,7 +24,9 @@ PARTS = {
     "plan": {"config", "manifest"},
     # The operators know the kinds of tasks, and dbt's profile.
     "execute": {"config", "manifest", "plan"},
-    "render": {"config", "manifest", "plan", "execute"},
+    # What a run leaves out is decided in one place for all kinds of tasks.
+    "ingest": {"config", "plan", "execute"},
+    "render": {"config", "manifest", "plan", "execute", "ingest"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
     # The summary reads the XCom that the operators write; `run` passes choices on to them.
@@ -36,6 +38,8 @@ ONLY = {
     ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model"},
     ("local", "config"): {"orrery.config.errors"},
+    ("ingest", "plan"): {"orrery.plan.model"},
+    ("ingest", "execute"): {"orrery.execute.narrow", "orrery.execute.options", "orrery.execute.results"},
     ("cli", "execute"): {"orrery.execute.options", "orrery.execute.results"},
 }
 

