@@ -83,9 +83,10 @@ class Warehouse:
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """The rows of a query, or none; the schema is the current one."""
         with closing(self.connect()) as link, link, link.cursor() as cursor:
-            cursor.execute(f"set search_path to {self.schema}")
+            cursor.execute(f'set search_path to "{self.schema}"')
             cursor.execute(sql, values or None)
-            return [*cursor.fetchall()] if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+        return [tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in rows]
 
     def exists(self, table: str = "events") -> bool:
         """Whether there is such a table."""

@@ -76,12 +76,8 @@ def _check_encoding(value: str) -> str:
 
 
 def _check_zone(value: str) -> str:
-    scheme = value.partition("://")[0]
-    if scheme not in ("file", "s3", "gs") or "://" not in value:
-        raise mistake(
-            f"{value!r} is no landing zone",
-            "Write a URI: file:///path, s3://bucket/path or gs://bucket/path.",
-        )
+    if not value.startswith("file:///"):
+        raise mistake(f"{value!r} is no landing zone", "Write a URI such as file:///data/landing")
     return value
 
 
@@ -125,7 +121,7 @@ class Files(Block):
     )
     landing_zone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
         None,
-        description="Where they arrive: file://, s3:// or gs://; by default ORRERY_LANDING_ZONE, else the "
+        description="Where they arrive, such as file:///data/landing; by default ORRERY_LANDING_ZONE, else the "
         "folder landing/ of the dbt project.",
     )
     format: Literal["csv", "jsonl", "parquet"] | None = Field(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel
+
+from orrery.config.ingest import Files
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_MODELS: dict[str, type[BaseModel]] = {"pipeline": Pipeline, "ingest": Files}
 
 
 def write_schemas(project: Project) -> None:
@@ -27,6 +32,10 @@ def stale_schemas(project: Project) -> list[Path]:
 
 
 def _schemas(project: Project) -> dict[Path, str]:
-    schema: dict[str, Any] = Pipeline.model_json_schema()
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return {project.schema_dir / "pipeline.json": json.dumps(schema, indent=2) + "\n"}
+    return {
+        project.schema_dir / f"{name}.json": json.dumps(
+            {"$schema": _DIALECT, **model.model_json_schema()}, indent=2
+        )
+        + "\n"
+        for name, model in _MODELS.items()
+    }

@@ -160,8 +160,8 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_a_stale_schema_is_noticed(write_project: WriteProject) -> None:
     project = write_project({})
-    path = project.schema_dir / "pipeline.json"
-    assert stale_schemas(project) == [path]
+    path, other = (project.schema_dir / f"{name}.json" for name in ("pipeline", "ingest"))
+    assert stale_schemas(project) == [path, other]
     write_schemas(project)
     assert stale_schemas(project) == []
     path.write_text(path.read_text().replace("per_model", "per_node"))

@@ -17,11 +17,22 @@ FRESH = {"warn_after": {"count": 2, "period": "hour"}}
 
 
 def plan(
-    *resources: Resource, stages: dict[str, set[str]] | None = None, groups: Any = (), **settings: Any
+    *resources: Resource,
+    stages: dict[str, set[str]] | None = None,
+    groups: Any = (),
+    ingest: Any = (),
+    **settings: Any,
 ) -> PipelinePlan:
-    """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file."""
+    """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
+
+    `ingest` are the unique ids of sources that files fill.
+    """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
+    slim["ingest"] = [
+        {"name": uid.split(".", 2)[2].replace(".", "__"), "block": {"files": "a.csv"}, "source": uid}
+        for uid in ingest
+    ]
     own = dict.fromkeys(stages or {}, ("path:x",))
     config = Pipeline.model_validate({"select": "*", "stages": own, **settings})
     document = Document("dbt/pipelines/shop.yml", {}, {}, {}, ())

@@ -132,6 +132,32 @@ def test_sources() -> None:
     assert select["source_tests.app__orders"] == ("fqn:shop.unique_orders",)
 
 
+def test_what_reads_a_source_waits_for_its_data() -> None:
+    loaded = {"meta": {"orrery": {"ingest": {"files": "a.csv"}}}}
+    made = plan(
+        resource("source", "app.orders", freshness=FRESH, config=loaded, schema="landing", identifier="o"),
+        resource("source", "app.refunds", freshness=None, config=loaded, schema="landing", identifier="r"),
+        model("a", "source.shop.app.orders"),
+        model("b", "source.shop.app.refunds"),
+        check("unique_refunds", "source.shop.app.refunds"),
+        ingest=["source.shop.app.orders", "source.shop.app.refunds"],
+    )
+    assert edges(made) == {
+        "ingest.app__orders": set(),
+        "ingest.app__refunds": set(),
+        "source_freshness.app__orders": {"ingest.app__orders"},
+        "source_tests.app__refunds": {"ingest.app__refunds"},
+        "core.a": {"source_freshness.app__orders"},
+        "core.b": {"ingest.app__refunds", "source_tests.app__refunds"},
+    }
+    assert made.stages[0] == "ingest"
+    task = made.tasks["ingest.app__refunds"]
+    assert task.kind is TaskKind.INGEST
+    assert task.ingestion
+    assert (task.ingestion.schema, task.ingestion.table) == ("landing", "r")
+    assert task.ingestion.source == "app.refunds"
+
+
 def test_source_tests_gate_even_when_the_others_come_last() -> None:
     made = edges(
         plan(

@@ -1,0 +1,191 @@
+"""The shipped systems, from their landed files to their marts, through the commands that a user types."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.live import Done, Live
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.integration
+
+TRANSACTIONS = "ingest.forex__transactions"
+LEDGER = "landing._orrery_ledger"
+
+
+@pytest.fixture(scope="module")
+def forex_run(live: Live) -> Done:
+    """The first run of `forex`."""
+    done = live.orrery("run", "forex")
+    assert done.code == 0, done.output
+    return done
+
+
+def count(live: Live, table: str, condition: str = "true") -> int:
+    return int(live.query(f"select count(*) from {table} where {condition}")[0][0])
+
+
+def loads(live: Live) -> list[tuple[Any, ...]]:
+    """What the ledger says, in the order of the loads."""
+    return live.query(
+        "select table_name, file, rows_read, inserted, updated, rejected"
+        " from landing._orrery_ledger order by load_id"
+    )
+
+
+def test_forex_goes_from_files_to_gold(live: Live, forex_run: Done) -> None:
+    files = live.query(f"select file, rows_read from {LEDGER} where table_name = 'forex_transactions'")
+    landing = live.dbt / "landing" / "forex" / "transactions"
+    assert {Path(file).name for file, _ in files} == {path.name for path in landing.glob("*.csv")}
+    assert sum(rows for _, rows in files) == 2_995
+    assert count(live, "landing.forex_transactions") == 2_940
+    assert count(live, "landing.forex_reference_rates") == 56
+    assert count(live, "dev_gold.fct_transactions") == 2_940
+    # The last file of a transaction wins, so that there are as many as the files correct.
+    assert count(live, "landing.forex_transactions", "revision > 1") == 54
+    assert count(live, "dev_gold.fct_daily_turnover") == 113
+    assert count(live, "dev_gold.dim_forex_customers") == 180
+    assert live.query("select sum(net_amount_eur)::text from dev_gold.fct_transactions") == [("-137032.41",)]
+    states = live.airflow.states("forex", forex_run.run_id)
+    assert set(states.values()) == {"success"}
+    edges = live.airflow.edges("forex")
+    assert {(TRANSACTIONS, "build"), (TRANSACTIONS, "source_freshness.forex__transactions")} <= edges
+
+
+def test_a_second_run_loads_nothing(live: Live, forex_run: Done) -> None:
+    before = loads(live)
+    done = live.orrery("run", "forex")
+    assert done.code == 0
+    assert "nothing new" in done.output
+    assert loads(live) == before
+
+
+def test_a_bad_file_holds_back_what_reads_it_and_nothing_else(live: Live, forex_run: Done) -> None:
+    before, rows = loads(live), count(live, "landing.forex_transactions")
+    landing = live.dbt / "landing" / "forex" / "transactions"
+    header = (landing / "transactions_2025-04-23.csv").read_text().splitlines()[0]
+    good = f"{header}\nF99999;1;K0001;card_payment;debit;booked;EUR;12,50;Lunch;2025-04-24 12:00:00\n"
+    landed = landing / "transactions_2025-04-24.csv"
+    landed.write_text(good.replace("12,50", "12.5"))
+    try:
+        done = live.orrery("run", "forex")
+        assert done.code == 1
+        assert "transactions_2025-04-24.csv:2: 1 of 1 rows are bad, and max_rejected allows 0:" in done.output
+        assert 'amount: invalid input syntax for type numeric: "12.5 (with a decimal comma)"' in done.output
+        assert "./orrery retry forex --failed" in done.output
+        states = live.airflow.states("forex", done.run_id)
+        # All comes after the build; what the file holds back does without it.
+        readers = {after for task, after in live.airflow.edges("forex") if task == TRANSACTIONS} - {"build"}
+        after = readers.union(*(live.airflow.descendants("forex", task) for task in readers))
+        assert states[TRANSACTIONS] == "failed"
+        assert {states[task] for task in after} == {"upstream_failed"}
+        assert {state for task, state in states.items() if task not in {*after, TRANSACTIONS}} == {"success"}
+        assert "silver.int_forex_rates__spanned" in states.keys() - after
+        assert (loads(live), count(live, "landing.forex_transactions")) == (before, rows)
+
+        landed.write_text(good)
+        retried = live.orrery("retry", "forex", "--failed")
+        assert retried.code == 0, retried.output
+        assert set(live.airflow.states("forex", done.run_id).values()) == {"success"}
+        added = ("forex_transactions", "forex/transactions/transactions_2025-04-24.csv", 1, 1, 0, 0)
+        assert loads(live) == [*before, added]
+        assert count(live, "dev_gold.fct_transactions") == rows + 1
+    finally:
+        landed.unlink()
+
+
+@pytest.mark.parametrize("conf", [{"select": "no_such_model"}, {"exclude": "--profiles-dir /etc"}])
+def test_refused_choices_load_nothing(live: Live, forex_run: Done, conf: dict[str, str]) -> None:
+    landing = live.dbt / "landing" / "forex" / "rates"
+    copy = landing / "reference_rates_copy.csv"
+    shutil.copy(landing / "reference_rates_2025-04-23.csv", copy)
+    before = loads(live)
+    try:
+        run_id = live.airflow.trigger("forex", conf).raise_for_status().json()["dag_run_id"]
+        assert live.airflow.wait_ended("forex", run_id) == "failed"
+        states = live.airflow.states("forex", run_id)
+        assert {states[task] for task in (TRANSACTIONS, "ingest.forex__reference_rates", "build")} == {
+            "failed"
+        }
+        assert loads(live) == before
+    finally:
+        copy.unlink()
+
+
+def test_a_selection_and_left_out_stages_leave_ingestion_out(live: Live, forex_run: Done) -> None:
+    for conf in ({"select": "fct_transactions"}, {"skip_stages": ["ingest"]}):
+        run_id = live.airflow.trigger("forex", conf).raise_for_status().json()["dag_run_id"]
+        assert live.airflow.wait_ended("forex", run_id) == "success"
+        states = live.airflow.states("forex", run_id)
+        assert states[TRANSACTIONS] == "skipped"
+        assert states["gold.fct_transactions"] == "success"
+
+
+def test_affiliates_and_scrapers_start_combined(live: Live) -> None:
+    # Whichever comes second starts it, and no clock.
+    for pipeline in ("affiliates", "scrapers"):
+        assert live.airflow.runs("combined") == []
+        done = live.orrery("run", pipeline)
+        assert done.code == 0, done.output
+    states = live.airflow.states("affiliates", live.airflow.runs("affiliates")[0]["dag_run_id"])
+    # Nobody has been paid yet, which is fine; what reads it runs.
+    assert states.pop("ingest.affiliates__payouts") == "skipped"
+    assert set(states.values()) == {"success"}
+
+    (run,) = wait_for("combined starts", lambda: live.airflow.runs("combined"))
+    assert run["run_type"] == "asset_triggered"
+    assert live.airflow.wait_ended("combined", run["dag_run_id"]) == "success"
+    rows = {
+        name: count(live, f"dev_gold.{name}")
+        for name in ("fct_conversions", "fct_partner_days", "fct_dashboard_days", "fct_campaign_profits")
+    }
+    assert rows == {
+        "fct_conversions": 101,
+        "fct_partner_days": 84,
+        "fct_dashboard_days": 63,
+        "fct_campaign_profits": 56,
+    }
+    assert count(live, "dev_gold.fct_dashboard_differences") == 63
+    assert count(live, "landing.payouts") == 0
+
+    # A corrected file takes the place of its rows, and the marts follow.
+    def commission(where: str) -> list[tuple[Any, ...]]:
+        return live.query(f"select sum(commission_amount) from dev_gold.fct_conversions where {where}")
+
+    before = {where: commission(where)[0][0] for where in ("partner_id = 'P05'", "partner_id <> 'P05'")}
+    deals = next((live.dbt / "landing" / "affiliates" / "deals").glob("*2026*.csv"))
+    text = deals.read_text()
+    assert text.count("D016,P05,share,11.0") == 1
+    try:
+        deals.write_text(text.replace("D016,P05,share,11.0", "D016,P05,share,22.0"))
+        assert live.orrery("run", "affiliates").code == 0
+        assert commission("partner_id <> 'P05'")[0][0] == before["partner_id <> 'P05'"]
+        assert commission("partner_id = 'P05'")[0][0] > before["partner_id = 'P05'"] > 0
+        assert count(live, "landing.deals") == 18
+    finally:
+        deals.write_text(text)
+
+
+def test_a_pipeline_waits_for_its_file_without_a_worker(live: Live) -> None:
+    landing = live.dbt / "landing" / "trial"
+    landing.mkdir(parents=True)
+    run_id = ""
+    try:
+        with live.start("run", "trial_landed") as command:
+            runs = wait_for("the run starts", lambda: live.airflow.runs("trial_landed"))
+            run_id = runs[0]["dag_run_id"]
+
+            def state() -> str | None:
+                return live.airflow.states("trial_landed", run_id)["ingest.trial_landing__arrivals"]
+
+            wait_for("the task waits", lambda: state() == "deferred")
+            (landing / "arrivals.jsonl").write_text('{"id": 7}\n')
+            output, _ = command.communicate(timeout=120)
+        assert command.returncode == 0, output
+        assert live.query("select id from dev.trial_landed") == [(7,)]
+    finally:
+        shutil.rmtree(landing)
