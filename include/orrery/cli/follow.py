@@ -73,6 +73,11 @@ def stage_of(task: Json) -> str:
     return str(task["task_id"]).partition(".")[0]
 
 
+def node_of(task: Json) -> str:
+    """The name of a task instance inside its stage; a task outside of all has its id."""
+    return str(task["task_id"]).partition(".")[2] or str(task["task_id"])
+
+
 def styled(state: str | None) -> str:
     """A task state with its colour, as rich markup."""
     name = state or "waiting"
@@ -107,7 +112,7 @@ class _LiveProgress:
         for stage, members in _stages(tasks).items():
             done = sum(task["state"] in FINISHED_TASK for task in members)
             states = Counter(task["state"] for task in members)
-            running = [task["task_id"].partition(".")[2] for task in members if task["state"] == "running"]
+            running = [node_of(task) for task in members if task["state"] == "running"]
             table.add_row(
                 stage,
                 f"{done}/{len(members)}",

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
-from orrery.cli.follow import follow
+from orrery.cli.follow import follow, node_of
 from orrery.cli.session import checked_pipeline, connect, new_console, start, wait_until_parsed
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
@@ -122,10 +122,10 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
     """The task called `name`, with or without its stage. A model comes before the test of its name."""
-    found = [t["task_id"] for t in tasks if name in (t["task_id"], t["task_id"].partition(".")[2])]
+    found = [t["task_id"] for t in tasks if name in (t["task_id"], node_of(t))]
     found.sort(key=lambda task_id: "tests" in task_id.partition(".")[0])
     if not found:
-        known = {task["task_id"].partition(".")[2] or task["task_id"] for task in tasks}
+        known = {node_of(task) for task in tasks}
         raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
     return {"task_ids": found[:1], "include_downstream": downstream}
 

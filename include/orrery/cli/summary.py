@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orrery.cli.airflow_api import AirflowApi, Json
-from orrery.cli.follow import NOT_RUN, is_marker, stage_of, styled
+from orrery.cli.follow import NOT_RUN, is_marker, node_of, stage_of, styled
 from orrery.execute.results import RESULT_KEY
 
 LOG_LINES = 20
@@ -72,10 +72,9 @@ def _table(tasks: list[Json], results: dict[str, Json]) -> Table:
         result: dict[str, Any] = results.get(task["task_id"], {})
         seconds = f"{task['duration']:.1f}" if task["duration"] else ""
         rows = result.get("rows_affected")
-        name = task["task_id"].partition(".")[2] or task["task_id"]
         table.add_row(
             stage_of(task),
-            f"({others + 1} nodes)" if others else name,
+            f"({others + 1} nodes)" if others else node_of(task),
             _state(task, results),
             seconds,
             f"{rows:,}" if rows is not None else "",
