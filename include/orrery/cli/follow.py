@@ -106,20 +106,25 @@ class _LiveProgress:
         self._live.__exit__(None, None, None)
 
     def update(self, tasks: list[Json]) -> None:
-        table = Table(box=None, pad_edge=False)
-        for column in ("stage", "done", "states", "running now"):
-            table.add_column(column, justify="right" if column == "done" else "left")
-        for stage, members in _stages(tasks).items():
-            done = sum(task["state"] in FINISHED_TASK for task in members)
-            states = Counter(task["state"] for task in members)
-            running = [node_of(task) for task in members if task["state"] == "running"]
-            table.add_row(
-                stage,
-                f"{done}/{len(members)}",
-                " ".join(f"{styled(state)} {count}" for state, count in states.items()),
-                ", ".join(running),
-            )
-        self._live.update(table)
+        self._live.update(progress_table(tasks))
+
+
+def progress_table(tasks: list[Json]) -> Table:
+    """How far each stage is, and which of its nodes run."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "done", "states", "running now"):
+        table.add_column(column, justify="right" if column == "done" else "left")
+    for stage, members in _stages(tasks).items():
+        done = sum(task["state"] in FINISHED_TASK for task in members)
+        states = Counter(task["state"] for task in members)
+        running = [node_of(task) for task in members if task["state"] == "running"]
+        table.add_row(
+            stage,
+            f"{done}/{len(members)}",
+            " ".join(f"{styled(state)} {count}" for state, count in states.items()),
+            ", ".join(running),
+        )
+    return table
 
 
 class _PlainProgress:
