@@ -170,7 +170,7 @@ def test_affiliates_and_scrapers_start_combined(live: Live) -> None:
         deals.write_text(text)
 
 
-def test_a_pipeline_waits_for_its_file_without_a_worker(live: Live) -> None:
+def test_a_pipeline_waits_for_its_file_without_a_worker(live: Live, forex_run: Done) -> None:
     landing = live.dbt / "landing" / "trial"
     landing.mkdir(parents=True)
     run_id = ""
@@ -187,5 +187,27 @@ def test_a_pipeline_waits_for_its_file_without_a_worker(live: Live) -> None:
             output, _ = command.communicate(timeout=120)
         assert command.returncode == 0, output
         assert live.query("select id from dev.trial_landed") == [(7,)]
+    finally:
+        shutil.rmtree(landing)
+
+
+def test_files_that_arrive_start_a_pipeline_once(live: Live, forex_run: Done) -> None:
+    landing = live.dbt / "landing" / "watched"
+    landing.mkdir(parents=True)
+    try:
+        started: set[str] = set()
+        for number in (1, 2):
+            (landing / f"{number}.csv").write_text(f"id\n{number}\n")
+
+            def new(known: frozenset[str] = frozenset(started)) -> set[str]:
+                return {run["dag_run_id"] for run in live.airflow.runs("trial_watched")} - known
+
+            # Were the first file to start runs again and again, there would be more than one.
+            (run_id,) = wait_for("a run starts", new)
+            assert run_id.startswith("asset_triggered")
+            assert live.airflow.wait_ended("trial_watched", run_id) == "success"
+            started.add(run_id)
+            rows = live.query("select id from dev.trial_watched order by id")
+            assert rows == [(each,) for each in range(1, number + 1)]
     finally:
         shutil.rmtree(landing)

@@ -263,6 +263,13 @@ HEADERS = [
         block={"on_new_column": "ignore"},
     ),
     Case("no header", "1,a\n2,b\n", [(1, "a"), (2, "b")], block={"csv": {"header": False}}),
+    Case(
+        "no header, no columns",
+        "1,a\n",
+        error="a.csv: has no header, and the source has no columns\n  Declare its columns.",
+        block={"csv": {"header": False}},
+        columns={},
+    ),
     Case("no header, empty", "", block={"csv": {"header": False}}),
 ]
 KEYS = [

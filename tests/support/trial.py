@@ -52,6 +52,21 @@ sources:
             data_type: bigint
 """,
     "models/trial/landed/trial_landed.sql": "select id from {{ source('trial_landing', 'arrivals') }}\n",
+    "models/trial/watched/trial_watched.yml": """\
+sources:
+  - name: trial_watching
+    schema: landing
+    tables:
+      - name: watched
+        config:
+          meta:
+            orrery:
+              ingest: {files: "watched/*.csv", settle: 1s}
+        columns:
+          - name: id
+            data_type: bigint
+""",
+    "models/trial/watched/trial_watched.sql": "select id from {{ source('trial_watching', 'watched') }}\n",
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -186,6 +201,7 @@ PIPELINES = {
         for policy in ("fail", "skip", "warn")
     },
     "trial_landed": "select: path:models/trial/landed\n",
+    "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

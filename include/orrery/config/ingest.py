@@ -63,13 +63,18 @@ def _check_pattern(value: str) -> str:
 
 
 def _one_character(value: str) -> str:
-    if len(value.encode()) != 1 or value in "\r\n\0":
-        raise mistake(f"{value!r} is not one ASCII character", 'Write for example ";" or "\\t".')
+    if len(value.encode()) != 1 or value in "\r\n\0" or value.isalnum():
+        raise mistake(
+            f"{value!r} cannot stand between or around fields",
+            'Write one ASCII character such as ";" or "\\t".',
+        )
     return value
 
 
 def _check_encoding(value: str) -> str:
     try:
+        # Others, such as base64, are no encodings of text.
+        "".encode(value)
         return codecs.lookup(value).name
     except LookupError:
         raise mistake(f"{value!r} is no encoding", "Write for example utf-8, latin-1 or utf-16.") from None
@@ -121,8 +126,8 @@ class Files(Block):
     )
     landing_zone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
         None,
-        description="Where they arrive, such as file:///data/landing; by default ORRERY_LANDING_ZONE, else the "
-        "folder landing/ of the dbt project.",
+        description="Where they arrive, such as file:///data/landing; by default ORRERY_LANDING_ZONE, else "
+        "the folder landing/ of the dbt project.",
     )
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
         None, description="By default what the names end with, not counting .gz."

@@ -73,6 +73,12 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+class OnFiles(Block):
+    """Start when files arrive."""
+
+    on: Literal["files"] = Field(description="Run when files have arrived for a source of the pipeline.")
+
+
 TestsMode = Annotated[Literal["gate", "end", "off"], BeforeValidator(_off)]
 
 
@@ -95,15 +101,20 @@ def _check_schedule(value: Any) -> Any:
 
 
 def _kind_of_schedule(value: Any) -> str:
-    return "data" if isinstance(value, dict | After) else "time"
+    if isinstance(value, OnFiles) or (isinstance(value, dict) and "on" in value):
+        return "files"
+    return "pipelines" if isinstance(value, dict | After) else "time"
 
 
 # The discriminator keeps errors to the kind of schedule that was meant.
 Schedule = Annotated[
     Annotated[
-        Annotated[After, Tag("data")] | Annotated[str | None, Tag("time")], Discriminator(_kind_of_schedule)
+        Annotated[After, Tag("pipelines")]
+        | Annotated[OnFiles, Tag("files")]
+        | Annotated[str | None, Tag("time")],
+        Discriminator(_kind_of_schedule),
     ],
-    BeforeValidator(_check_schedule, json_schema_input_type=str | After | None),
+    BeforeValidator(_check_schedule, json_schema_input_type=str | After | OnFiles | None),
 ]
 
 
@@ -116,7 +127,8 @@ class Pipeline(Block):
     )
     schedule: Schedule = Field(
         None,
-        description='A cron expression, a preset such as "@hourly", {after: [pipeline, ...]}, or none.',
+        description='A cron expression, a preset such as "@hourly", {after: [pipeline, ...]}, {on: files}, '
+        "or none.",
     )
     select: Selections | None = Field(None, description="dbt node selection: the nodes of the pipeline.")
     exclude: Selections = Field((), description="dbt node selection: nodes to leave out.")
@@ -189,3 +201,8 @@ class Pipeline(Block):
     def after(self) -> tuple[str, ...]:
         """The pipelines whose success starts this one."""
         return self.schedule.after if isinstance(self.schedule, After) else ()
+
+    @property
+    def on_files(self) -> bool:
+        """Whether the arrival of files starts the pipeline."""
+        return isinstance(self.schedule, OnFiles)

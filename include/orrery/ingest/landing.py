@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -23,8 +23,8 @@ class LandingFile:
     """A file in a landing zone.
 
     `name` is relative to the zone; `version` changes with every change of the file (its size with its
-    time of change, or with the object store's ETag); `modified` is in seconds since the epoch, and None
-    in object stores, where an object appears as a whole.
+    time of change and its inode, or with the object store's ETag); `modified` is in seconds since the
+    epoch, and None in object stores, where an object appears as a whole.
     """
 
     name: str
@@ -52,12 +52,15 @@ class LandingZone:
         self._local = root.protocol == "file"
 
     def find(self, pattern: str) -> list[LandingFile]:
-        """The files that match, by name. Raises FileError for a link that leads out of the zone."""
+        """The files that match, by name; what is no file, such as a pipe, is left out.
+
+        Raises FileError for a link that leads out of the zone, and for a name that is not UTF-8.
+        """
         self._fs.invalidate_cache()
         found = self._fs.glob(f"{glob.escape(self._root)}/{pattern}", detail=True)
-        files = (self._file(path, info) for path, info in found.items() if info["type"] != "directory")
+        files = (self._file(path, info) for path, info in found.items())
         return sorted(
-            (file for file in files if PurePosixPath(file.name).parts[0] != ARCHIVE),
+            (file for file in files if file and PurePosixPath(file.name).parts[0] != ARCHIVE),
             key=lambda file: file.name,
         )
 
@@ -88,41 +91,65 @@ class LandingZone:
             now = self._file(file.path, self._fs.info(file.path))
         except FileNotFoundError:
             raise _vanished(file) from None
-        if now.version != file.version:
+        if now is None or now.version != file.version:
             raise FileError(
                 file.name,
                 "changed while it was read",
                 "Write it under another name and rename it, use a done_marker, or a longer settle.",
             )
 
-    def put_away(self, file: LandingFile, after_load: str) -> None:
-        """Archive or delete a loaded file; one that is gone already is no error."""
+    def put_away(self, file: LandingFile, after_load: str, done_marker: str | None) -> None:
+        """Archive or delete a loaded file and its marker; one that is gone already is no error.
+
+        A file that has changed since it was found stays: what is in it now is not loaded.
+        """
         try:
-            if after_load == "delete":
-                self._fs.rm_file(file.path)
-            elif after_load == "archive":
+            self.check_unchanged(file)
+        except FileError:
+            return
+        if done_marker is not None:
+            # Before the file: it would say of the next one of this name that it is complete.
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(file.path + done_marker)
+        with suppress(FileNotFoundError):
+            if after_load == "archive":
                 # The version, because a corrected file has the name of the first.
                 target = f"{self._root}/{ARCHIVE}/{file.name}.{file.version}"
                 self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._fs.mv(file.path, target)
-        except FileNotFoundError:
-            pass
+                if self._local:
+                    self._fs.mv(file.path, target)
+                    return
+                # Object stores move whatever a name matches as a pattern.
+                self._fs.cp_file(file.path, target)
+            self._fs.rm_file(file.path)
 
-    def _file(self, path: str, info: dict[str, Any]) -> LandingFile:
+    def _file(self, path: str, info: dict[str, Any]) -> LandingFile | None:
         name = path.removeprefix(self._root).lstrip("/")
-        if self._local and not Path(path).resolve().is_relative_to(Path(self._root).resolve()):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise FileError(ascii(name), "the name is not valid UTF-8", "Rename the file.") from None
+        if self._local:
+            return self._local_file(name, Path(path))
+        if info["type"] == "directory":
+            return None
+        tag = info.get("ETag") or info.get("etag") or info.get("generation")
+        return LandingFile(name, int(info["size"] or 0), _version(info["size"], tag), None, path)
+
+    def _local_file(self, name: str, path: Path) -> LandingFile | None:
+        # The listing of fsspec tells of a link where its info tells of what that leads to.
+        if not path.is_file():
+            return None
+        if not path.resolve().is_relative_to(Path(self._root).resolve()):
             raise FileError(name, "is a link that leads out of the landing zone", "Copy the file instead.")
-        modified = info.get("mtime") if self._local else None
-        tag = info.get("ETag") or info.get("etag") or info.get("generation") or modified
-        version = hashlib.sha256(f"{info['size']}-{tag}".encode()).hexdigest()[:16]
-        return LandingFile(name, int(info["size"] or 0), version, modified, path)
+        status = path.stat()
+        version = _version(status.st_size, status.st_mtime_ns, status.st_ino)
+        return LandingFile(name, status.st_size, version, status.st_mtime, str(path))
 
 
 def _vanished(file: LandingFile) -> FileError:
     return FileError(file.name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
 
 
-def blocks(stream: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
-    """The content of a stream in blocks of at most `size` bytes."""
-    while block := stream.read(size):
-        yield block
+def _version(*parts: object) -> str:
+    return hashlib.sha256("-".join(map(str, parts)).encode()).hexdigest()[:16]

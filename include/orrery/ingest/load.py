@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
+from psycopg2 import errors
 from psycopg2.sql import SQL, Identifier, Literal
 
 from orrery.config.ingest import Files
@@ -24,6 +25,16 @@ log = logging.getLogger(__name__)
 Connect = Callable[[], Any]
 # Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
 _SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"
+# What PostgreSQL says of data, unlike of a connection, a lock or a disk: to try again is of no use.
+_REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.IntegrityError,
+    psycopg2.ProgrammingError,
+    psycopg2.NotSupportedError,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.TooManyColumns,
+)
 
 
 @dataclass(frozen=True)
@@ -57,16 +68,22 @@ class Loader:
             ensure(cursor, self._target)
 
     def pending(self, files: list[LandingFile]) -> list[LandingFile]:
-        """Those of `files` that are not loaded yet, or not as they are now."""
+        """Those of `files` that are not loaded yet, or not as they are now; to replace, all or none."""
         with self._transaction() as cursor:
             loaded = _versions(cursor, self._target)
-        return [file for file in files if loaded.get(file.name) != file.version]
+        pending = [file for file in files if loaded.get(file.name) != file.version]
+        if self._spec.load_mode != "replace":
+            return pending
+        gone = self._spec.after_load == "keep" and loaded.keys() - {file.name for file in files}
+        return files if pending or gone else []
 
     def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
         """Load files in their order, each in a transaction; raises FileError for the first that is bad.
 
         What comes after a bad file has to wait: it may hold newer rows of the same keys.
         """
+        if not files:
+            return
         with closing(self._connect()) as link:
             if self._spec.load_mode == "replace":
                 yield from self._replace(link, files)
@@ -84,7 +101,7 @@ class Loader:
         pending = {file.name for file in self.pending(files)}
         for file in files:
             if file.name not in pending:
-                self._zone.put_away(file, self._spec.after_load)
+                self._zone.put_away(file, self._spec.after_load, self._spec.done_marker)
 
     def _replace(self, link: Any, files: list[LandingFile]) -> Iterator[Loaded]:
         """Load all files in the place of all rows, in one transaction."""
@@ -93,7 +110,9 @@ class Loader:
             for table in (self._target.relation, self._target.rejected):
                 cursor.execute(SQL("delete from {}").format(table))
             cursor.execute(
-                SQL("delete from {} where table_name = %s").format(self._target.ledger), [self._target.table]
+                SQL("delete from {} where table_name = {}").format(
+                    self._target.ledger, Literal(self._target.table)
+                )
             )
             loaded = [self._load(cursor, file) for file in files]
         yield from (each for each in loaded if each)
@@ -105,36 +124,42 @@ class Loader:
         if earlier and earlier[0] == file.version:
             return None
         cursor.execute(_SETTINGS)
-        staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
-        if earlier and earlier[1] == staged.content_hash:
-            # Touched, or copied anew: the same rows.
-            cursor.execute(
-                SQL("update {} set version = %s where load_id = %s").format(self._target.ledger),
-                [file.version, earlier[2]],
-            )
-            return None
-        cursor.execute("select clock_timestamp()")
-        loaded_at = cursor.fetchone()[0]
         try:
-            merged = Merge(
-                cursor,
-                self._target,
-                self._spec,
-                file,
-                staged,
-                run_id=self._run_id,
-                loaded_at=loaded_at,
-                replaces=earlier is not None,
-            ).execute()
-        except (psycopg2.DataError, psycopg2.IntegrityError, psycopg2.ProgrammingError) as error:
+            return self._stage_and_merge(cursor, file, earlier)
+        except _REFUSALS as error:
             raise FileError(
                 file.name,
                 f"PostgreSQL does not take it: {(error.diag.message_primary or str(error)).strip()}",
                 "Correct the file or the source; nothing of the file is loaded.",
             ) from error
+
+    def _stage_and_merge(
+        self, cursor: Cursor, file: LandingFile, earlier: tuple[str, str, int] | None
+    ) -> Loaded | None:
+        staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
+        if earlier and earlier[1] == staged.content_hash:
+            # Touched, or copied anew: the same rows.
+            cursor.execute(
+                SQL("update {} set version = {} where load_id = {}").format(
+                    self._target.ledger, Literal(file.version), Literal(earlier[2])
+                )
+            )
+            return None
+        cursor.execute("select clock_timestamp()")
+        loaded_at = cursor.fetchone()[0]
+        merged = Merge(
+            cursor,
+            self._target,
+            self._spec,
+            file,
+            staged,
+            run_id=self._run_id,
+            loaded_at=loaded_at,
+            replaces=earlier is not None,
+        ).execute()
         self._enter(cursor, file, staged, merged, loaded_at)
         for relation in ("_orrery_stage", "_orrery_lines", "_orrery_json"):
-            cursor.execute(f"drop table if exists {relation}")
+            cursor.execute(f"drop table if exists pg_temp.{relation}")
         return Loaded(file.name, staged.rows, merged)
 
     def _enter(
@@ -177,10 +202,9 @@ def _versions(cursor: Cursor, target: Target) -> dict[str, str]:
     """The version of each file that was loaded last, by its name."""
     cursor.execute(
         SQL(
-            "select distinct on (file) file, version from {} where table_name = %s"
+            "select distinct on (file) file, version from {} where table_name = {}"
             " order by file, load_id desc"
-        ).format(target.ledger),
-        [target.table],
+        ).format(target.ledger, Literal(target.table))
     )
     return dict(cursor.fetchall())
 
@@ -189,10 +213,9 @@ def _latest(cursor: Cursor, target: Target, file: LandingFile) -> tuple[str, str
     """Version, content hash and id of the last load of a file."""
     cursor.execute(
         SQL(
-            "select version, content_hash, load_id from {} where table_name = %s and source_id = %s"
+            "select version, content_hash, load_id from {} where table_name = {} and source_id = {}"
             " order by load_id desc limit 1"
-        ).format(target.ledger),
-        [target.table, file.source_id(target.source)],
+        ).format(target.ledger, Literal(target.table), Literal(file.source_id(target.source)))
     )
     row: tuple[str, str, int] | None = cursor.fetchone()
     return row

@@ -30,7 +30,8 @@ from orrery.ingest.target import (
 _TEXT = re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)|citext|name")
 _FREE_TEXT = ("text", "character varying", "citext")
 _NUMBERS = re.compile(r"numeric(\(.*\))?|real|double precision")
-_SHOWN = 5
+# Of the bad rows, in an error: how many, and how many characters of what is wrong with each.
+_SHOWN, _LONGEST_REASON = 5, 300
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,18 @@ def match_columns(
     folded = {name.lower(): name for name in existing}
     names = [column if column in existing else folded.get(column.lower(), column) for column in columns]
     twice = next((name for name in names if names.count(name) > 1), None)
+    line = 1 if spec.file_format == "csv" else None
     if twice is not None:
-        raise FileError(file.name, f"has the column {twice!r} twice", "Land it with different names.", 1)
+        raise FileError(file.name, f"has the column {twice!r} twice", "Land it with different names.", line)
     missing = [name for name in target.columns if name not in names]
     if missing and spec.file_format != "jsonl":
         shown = ", ".join(map(repr, missing))
-        raise FileError(file.name, f"has no column {shown}", "Land it with all declared columns.", 1)
+        raise FileError(file.name, f"has no column {shown}", "Land it with all declared columns.", line)
     new = [name for name in names if name not in existing]
     if new and spec.on_new_column == "fail":
         shown = ", ".join(map(repr, new))
         fix = "Declare it in the source, or set on_new_column: add or ignore."
-        raise FileError(file.name, f"has a column that the source does not: {shown}", fix, 1)
+        raise FileError(file.name, f"has a column that the source does not: {shown}", fix, line)
     if spec.on_new_column == "ignore":
         return [name if name in existing else None for name in names], {}
     for name in new:
@@ -132,7 +134,7 @@ class Merge:
         inserted = self._inserted() - inserted
         if self._replaces and key:
             # What the new version has is stamped anew; the rest is what it no longer has.
-            self._delete_earlier(SQL("{} < {}").format(Identifier(LOADED_AT), Literal(self._loaded_at)))
+            self._delete_earlier(SQL("{} <> {}").format(Identifier(LOADED_AT), Literal(self._loaded_at)))
         return Merged(inserted, self._staged.rows - rejected - inserted, rejected)
 
     def _fields(self) -> list[_Field]:
@@ -140,11 +142,16 @@ class Merge:
         names, new = match_columns(self._file, self._staged.columns, self._target, existing, self._spec)
         add_columns(self._cursor, self._target, new)
         types = existing | new
-        return [
-            _Field(name, types[name], _text(number, types[name], self._spec.csv))
+        # What a value looks like is not open in the other formats.
+        csv = self._spec.csv if self._spec.file_format == "csv" else Csv()
+        fields = [
+            _Field(name, types[name], _text(number, types[name], csv))
             for number, name in enumerate(names, start=1)
             if name is not None
         ]
+        # A file of JSON lines may lack the key in all of them.
+        absent = [name for name in self._target.key if name not in names]
+        return [*fields, *(_Field(name, types[name], SQL("null::text")) for name in absent)]
 
     def _reject(self, fields: list[_Field]) -> int:
         """Write the bad rows of the file, in place of those of its earlier version; returns their number."""
@@ -194,13 +201,19 @@ class Merge:
 
     def _check_rejected(self, rejected: int) -> None:
         allowed, rows = self._spec.max_rejected, self._staged.rows
-        if rejected <= (allowed * rows if isinstance(allowed, float) else allowed):
+        # Rounded, because 29% of 100 are 28.999999999999996.
+        if rejected <= (round(allowed * rows, 3) if isinstance(allowed, float) else allowed):
             return
         self._cursor.execute(
             SQL(
-                "select coalesce(_line, _row_number), reason from {} where _source_id = {}"
-                " order by _row_number limit {}"
-            ).format(self._target.rejected, Literal(self._source_id), Literal(_SHOWN))
+                "select coalesce(_line, _row_number), left(reason, {longest}) from {rejected}"
+                " where _source_id = {source_id} order by _row_number limit {shown}"
+            ).format(
+                longest=Literal(_LONGEST_REASON),
+                rejected=self._target.rejected,
+                source_id=Literal(self._source_id),
+                shown=Literal(_SHOWN),
+            )
         )
         bad = self._cursor.fetchall()
         shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)

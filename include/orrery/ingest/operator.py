@@ -17,7 +17,7 @@ from orrery.plan.model import Ingestion
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from orrery.ingest.landing import LandingFile, LandingZone
+    from orrery.ingest.landing import LandingFile
     from orrery.ingest.load import Loaded, Loader
 
 
@@ -73,11 +73,11 @@ class IngestFilesOperator(BaseOperator):
             self.log.info(
                 "Files are still being written; they are read when they have not changed for a while."
             )
-            self._wait(zone, None)
+            self._wait(None)
         pending = loader.pending(files)
         if not pending and spec.if_missing == "wait":
             self.log.info("No new file matches %s in %s; the task waits for one.", spec.files, zone.uri)
-            self._wait(zone, files)
+            self._wait(files)
         if not files:
             missing = f"No file matches {spec.files} in {zone.uri}."
             if spec.if_missing == "skip":
@@ -86,28 +86,17 @@ class IngestFilesOperator(BaseOperator):
         loaded = self._run(loader, files, pending)
         context["ti"].xcom_push(key=RESULT_KEY, value=self._summary(loaded))
 
-    def _wait(self, zone: LandingZone, known: list[LandingFile] | None) -> None:
+    def _wait(self, known: list[LandingFile] | None) -> None:
         """Let the triggerer wait; the task then begins anew."""
         from orrery.ingest.trigger import LandingTrigger, digest
 
         spec = self.ingestion.block
-        self.defer(
-            trigger=LandingTrigger(
-                zone.uri,
-                spec.files,
-                spec.settle.total_seconds(),
-                spec.done_marker,
-                None if known is None else digest(known),
-            ),
-            method_name="execute",
-            timeout=spec.timeout,
-        )
+        trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
+        self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
 
     def _run(self, loader: Loader, files: list[LandingFile], pending: list[LandingFile]) -> list[Loaded]:
         loaded = []
-        for each in loader.load(
-            files if self.ingestion.block.load_mode == "replace" and pending else pending
-        ):
+        for each in loader.load(pending):
             loaded.append(each)
             self.log.info(
                 "%s: %s rows; %s inserted, %s updated, %s rejected",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -51,8 +52,8 @@ def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[lis
         header = first.removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         raise FileError(name, "the header is not valid UTF-8", "Set csv: encoding.", line) from None
-    fields = _fields(header, dialect)
-    if fields is None or "\r" in header or "\0" in header:
+    fields = None if "\r" in header or "\0" in header else _fields(header, dialect)
+    if fields is None:
         raise FileError(name, "the header is no record of one line", "Check quotes and line ends.", line)
     return [field.strip() for field in fields], chain([rest], text), line + 1
 
@@ -94,12 +95,15 @@ class Records:
         self._delimiter, self._quote = dialect.delimiter.encode(), dialect.quote.encode()
         self._escape = dialect.escape.encode()
         quote, escape = re.escape(self._quote), re.escape(self._escape)
-        # The quoted parts of a record; COPY takes them wherever they stand in a field.
-        one = b"[^%b]" % quote if quote == escape else b"(?:[^%b%b]|%b.)" % (quote, escape, escape)
-        self._quoted = re.compile(b"%b%b*%b" % (quote, one, quote), re.DOTALL)
-        self._escaped = None if quote == escape else re.compile(escape + b".", re.DOTALL)
-        # The lines of a record whose quoted field goes on.
-        self._open: list[bytes] = []
+        # The quoted parts of a record; COPY takes them wherever they stand in a field. The group is there in
+        # the one that does not end; escapes are none outside of quotes.
+        one, last = b"[^%b]" % quote, b""
+        if quote != escape:
+            one, last = b"(?:[^%b%b]++|%b.)" % (quote, escape, escape), escape + b"?"
+        self._quoted = re.compile(b"%b%b*+(?:%b|%b(\\Z))" % (quote, one, quote, last), re.DOTALL)
+        self._one_line = dialect is LINES
+        # The lines of a record whose quoted field goes on: behind the first, none of them closes it.
+        self._open: deque[bytes] = deque()
         self._open_size = 0
 
     def copy_blocks(self, text: Iterator[bytes]) -> Iterator[bytes]:
@@ -110,16 +114,17 @@ class Records:
             if newline:
                 yield b"".join(self._records(whole))
             if len(rest) > LONGEST:
+                line = self._line + len(self._open)
                 raise FileError(
-                    self._name, f"a line is longer than {LONGEST >> 20} MB", "Check line ends.", self._line
+                    self._name, f"a line is longer than {LONGEST >> 20} MB", "Check line ends.", line
                 )
         if rest:
             yield b"".join(self._records(rest))
-        if self._open:
+        while self._open:
             yield b"".join(self._without_first_line())
 
     def _records(self, text: bytes) -> Iterator[bytes]:
-        if b"\r" in text and self._quote not in text:
+        if b"\r" in text and self._quote not in text and not self._open:
             text = text.replace(b"\r\n", b"\n")
         clean = b"\r" not in text and b"\0" not in text and _is_utf8(text)
         for line in text.split(b"\n"):
@@ -137,34 +142,48 @@ class Records:
 
     def _add(self, line: bytes) -> Iterator[bytes]:
         """Take a line that may hold anything; the record comes with its last line."""
-        bare = self._escaped.sub(b"", line) if self._escaped is not None else line
-        odd = bare.count(self._quote) % 2 == 1
-        if odd == bool(self._open):
-            # It closes what was open, or there was nothing to close.
-            record = b"\n".join([*self._open, line]).removesuffix(b"\r")
-            lines = len(self._open) + 1
-            self._open, self._open_size = [], 0
-            if record:
-                reason = self._reason(record)
-                yield self._bad(record, reason) if reason else self._good(record)
-            self._line += lines
-        else:
+        if self._ends_open(line, begins_open=bool(self._open)):
             self._open.append(line)
             self._open_size += len(line)
             if self._open_size > LONGEST:
                 yield from self._without_first_line()
+        else:
+            lines = [*self._open, line]
+            self._open.clear()
+            self._open_size = 0
+            yield from self._record(lines)
+
+    def _ends_open(self, line: bytes, *, begins_open: bool) -> bool:
+        """Whether a quote is open behind a line."""
+        if self._one_line:
+            return False
+        if self._escape == self._quote:
+            return (line.count(self._quote) + begins_open) % 2 == 1
+        text = self._quote + line if begins_open else line
+        return any(part[1] is not None for part in self._quoted.finditer(text))
 
     def _without_first_line(self) -> Iterator[bytes]:
-        """Reject the line that opens a quote, and read those behind it anew."""
-        first, *others = self._open
-        self._open, self._open_size = [], 0
+        """Reject the line that opens a quote, and read those behind it anew, up to one that opens another."""
+        first = self._open.popleft()
+        self._open_size -= len(first)
         yield self._bad(first, "opens a quote that is never closed")
         self._line += 1
-        for line in others:
-            yield from self._add(line)
+        while self._open and not self._ends_open(self._open[0], begins_open=False):
+            line = self._open.popleft()
+            self._open_size -= len(line)
+            yield from self._record([line])
+
+    def _record(self, lines: list[bytes]) -> Iterator[bytes]:
+        record = b"\n".join(lines).removesuffix(b"\r")
+        if record:
+            reason = self._reason(record)
+            yield self._bad(record, reason) if reason else self._good(record)
+        self._line += len(lines)
 
     def _reason(self, record: bytes) -> str | None:
         """Why COPY could not take the record."""
+        if self._one_line and (self._quote in record or self._delimiter in record):
+            return "holds a control character"
         if b"\0" in record:
             return "holds a NUL byte"
         if not _is_utf8(record):

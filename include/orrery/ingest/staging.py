@@ -62,6 +62,8 @@ def _stage_csv(
     text, columns, line = text_blocks(file.name, stream, encoding=spec.csv.encoding), declared, 1
     if spec.csv.header:
         columns, text, line = read_header(file.name, text, dialect)
+    elif not declared:
+        raise FileError(file.name, "has no header, and the source has no columns", "Declare its columns.")
     records = Records(file.name, dialect, len(columns), first_line=line)
     _create(cursor, _STAGE, len(columns))
     _copy(cursor, _STAGE, dialect, records.copy_blocks(text))
@@ -185,11 +187,11 @@ class _Source:
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def read(self, _size: int) -> bytes:
         try:
             return next((block for block in self._blocks if block), b"")
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise

@@ -36,7 +36,8 @@ create index if not exists {index} on {ledger} (table_name, source_id, load_id);
 _REJECTED = """
 create table if not exists {rejected} (
     _source_file text not null, _source_id text not null, _row_number bigint not null, _line bigint,
-    reason text not null, content text, _rejected_at timestamptz not null, run_id text not null
+    reason text not null, content text, _rejected_at timestamptz not null, run_id text not null,
+    primary key (_source_id, _row_number)
 )
 """
 
@@ -135,8 +136,9 @@ def ensure(cursor: Cursor, target: Target) -> None:
 
 
 def column_types(cursor: Cursor, target: Target) -> dict[str, str]:
-    """The columns of the table with their types, without those that every row carries."""
-    return {name: kind for name, kind in _columns(cursor, target.relation).items() if name not in META}
+    """The columns with their types, without those that every row carries or that PostgreSQL fills itself."""
+    columns = _columns(cursor, target.relation, "and attgenerated = '' and attidentity <> 'a'")
+    return {name: kind for name, kind in columns.items() if name not in META}
 
 
 def add_columns(cursor: Cursor, target: Target, columns: Mapping[str, str]) -> None:
@@ -152,8 +154,8 @@ def _declared_types(cursor: Cursor, target: Target) -> dict[str, str]:
     name = Identifier("_orrery_declared")
     for column, kind in target.columns.items():
         try:
-            cursor.execute(SQL("select null::{}").format(SQL(kind)))
-        except (errors.UndefinedObject, errors.SyntaxError):
+            cursor.execute(SQL("select cast(null as {})").format(SQL(kind)))
+        except (errors.UndefinedObject, errors.SyntaxError, psycopg2.DataError):
             raise IngestError(
                 f"source {target.source}: PostgreSQL has no type {kind!r} (column {column!r}).\n"
                 "  Correct its data_type."
@@ -171,7 +173,7 @@ def _create(cursor: Cursor, target: Target) -> None:
         definitions = SQL("{}, primary key ({})").format(definitions, key)
     cursor.execute(SQL("create table {} ({})").format(target.relation, definitions))
     # The table was dropped: what was once loaded into it is not there any more.
-    cursor.execute(SQL("delete from {} where table_name = %s").format(target.ledger), [target.table])
+    cursor.execute(SQL("delete from {} where table_name = {}").format(target.ledger, Literal(target.table)))
     cursor.execute(SQL("delete from {}").format(target.rejected))
 
 
@@ -183,9 +185,8 @@ def _adapt(cursor: Cursor, target: Target, declared: Mapping[str, str], existing
             f"source {target.source}: column {name!r} is {existing[name]} in the table, but declared as "
             f"{declared[name]}.\n  Alter the table, or drop it: its files are then loaded again."
         )
-    add_columns(cursor, target, {name: kind for name, kind in declared.items() if name not in existing})
-    carried = _columns(cursor, target.relation)
-    add_columns(cursor, target, {name: kind for name, kind in META.items() if name not in carried})
+    present, wanted = _columns(cursor, target.relation), {**declared, **META}
+    add_columns(cursor, target, {name: kind for name, kind in wanted.items() if name not in present})
     if target.key and not _has_unique_index(cursor, target):
         columns = SQL(", ").join(map(Identifier, target.key))
         try:
@@ -201,20 +202,19 @@ def _has_unique_index(cursor: Cursor, target: Target) -> bool:
     cursor.execute(
         SQL(
             "select exists (select from pg_index where indrelid = {}::regclass and indisunique"
-            " and indpred is null"
+            " and indimmediate and indpred is null and indexprs is null"
             " and (select array_agg(attname::text order by attname) from pg_attribute"
             " where attrelid = indrelid and attnum = any(indkey)) ="
-            " (select array_agg(name order by name) from unnest(%s::text[]) name))"
-        ).format(Literal(target.relation.as_string(cursor))),
-        [list(target.key)],
+            " (select array_agg(name order by name) from unnest({}::text[]) name))"
+        ).format(Literal(target.relation.as_string(cursor)), Literal(list(target.key)))
     )
     return bool(cursor.fetchone()[0])
 
 
-def _columns(cursor: Cursor, relation: Composable) -> dict[str, str]:
+def _columns(cursor: Cursor, relation: Composable, condition: str = "") -> dict[str, str]:
     cursor.execute(
         "select attname, format_type(atttypid, atttypmod) from pg_attribute"
-        " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+        f" where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped {condition} order by attnum",
         [relation.as_string(cursor)],
     )
     return dict(cursor.fetchall())

@@ -37,24 +37,20 @@ class Hashing:
         return self._digest.hexdigest()
 
 
-def text_blocks(name: str, stream: Hashing, *, encoding: str, limit: int | None = None) -> Iterator[bytes]:
+def text_blocks(name: str, stream: Hashing, *, encoding: str) -> Iterator[bytes]:
     """The text of a file in UTF-8, in blocks; what is not valid UTF-8 passes through.
 
     :param name: the file's name, after whose ending it is decompressed
-    :param limit: the number of bytes to read, where it is not the whole file
     Raises FileError for a damaged or suspicious archive, and for what is not of the encoding.
     """
-    raw = _unzipped(name, stream) if name.lower().endswith(".gz") else _plain(stream, limit)
+    raw = _unzipped(name, stream) if name.lower().endswith(".gz") else _plain(stream)
     if encoding == "utf-8":
         return _without_mark(name, raw)
     return _decoded(name, raw, encoding)
 
 
-def _plain(stream: Hashing, limit: int | None) -> Iterator[bytes]:
-    left = limit
-    while block := stream.read(BLOCK if left is None else min(BLOCK, left)):
-        if left is not None:
-            left -= len(block)
+def _plain(stream: Hashing) -> Iterator[bytes]:
+    while block := stream.read(BLOCK):
         yield block
 
 

@@ -56,6 +56,7 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
         try:
             slim = _resolve(pipeline, dbt, manifest)
             slim["ingest"] = ingestions(project, manifest["sources"], slim["sources"])
+            _check_files(pipeline, slim)
         except ConfigError as error:
             errors[name] = error
             continue
@@ -92,6 +93,14 @@ def _resolve(pipeline: LoadedPipeline, dbt: Dbt, manifest: dict[str, Any]) -> di
     if not slim["nodes"] and not slim["sources"]:
         raise ConfigError([resolver.matches_nothing((key,), config.select or ())])
     return slim
+
+
+def _check_files(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:
+    """Raise ConfigError when files should start a pipeline that reads none."""
+    if pipeline.config.on_files and not slim["ingest"]:
+        what = "no source of this pipeline says which files fill it"
+        fix = "Add config.meta.orrery.ingest to a source, or choose another schedule."
+        raise ConfigError([pipeline.document.problem(("schedule", "on"), what, fix)])
 
 
 @dataclass(frozen=True)

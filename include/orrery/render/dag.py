@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetAll, BaseOperator, Param, TaskGroup, TriggerRule
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetAll,
+    AssetAny,
+    AssetWatcher,
+    BaseOperator,
+    Param,
+    TaskGroup,
+    TriggerRule,
+)
 from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
@@ -19,7 +29,7 @@ from orrery.execute.options import EXCLUDE, FULL_REFRESH, MAX_THREADS, SELECT, S
 from orrery.execute.profile import profile_config
 from orrery.ingest.operator import IngestFilesOperator
 from orrery.manifest.store import ManifestStore
-from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.model import Ingestion, PipelinePlan, TaskKind, TaskPlan
 
 # The operators of nodes by `execute`.
 NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
@@ -41,7 +51,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         dag_id=plan.name,
         description=config.description.strip().partition("\n")[0] or None,
         doc_md=f"{config.description}\n\nDefined in `{plan.file}`.",
-        schedule=_schedule(config),
+        schedule=_schedule(plan, project),
         start_date=datetime.combine(config.start_date, time(), UTC) if config.start_date else None,
         catchup=config.catchup,
         max_active_runs=config.max_active_runs,
@@ -68,10 +78,28 @@ def asset_of(pipeline: str) -> Asset:
     return Asset(name=f"orrery_{pipeline}", uri=f"orrery://pipeline/{pipeline}")
 
 
-def _schedule(config: Pipeline) -> Any:
+def _schedule(plan: PipelinePlan, project: Project) -> Any:
+    config = plan.config
     if config.after:
         return AssetAll(*(asset_of(name) for name in config.after))
+    if config.on_files:
+        ingestions = (task.ingestion for task in plan.tasks.values())
+        return AssetAny(*(_landing_asset(each, project) for each in ingestions if each))
     return config.schedule
+
+
+def _landing_asset(ingestion: Ingestion, project: Project) -> Asset:
+    """The asset that the arrival of files for a source updates."""
+    # Few pipelines need it, and every parse would pay for it.
+    from orrery.ingest.trigger import FilesArrivedTrigger
+
+    name = f"orrery_landing_{ingestion.source}"
+    trigger = FilesArrivedTrigger.of(ingestion.block, project)
+    return Asset(
+        name=name,
+        uri=f"orrery://landing/{ingestion.source}",
+        watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)],
+    )
 
 
 def _default_args(config: Pipeline) -> dict[str, Any]:

@@ -173,7 +173,10 @@ def test_json_lines_never_open_quotes() -> None:
     ]
 
 
-TRICKY = b'1,a\r\n2,"b\r\n""c"""\r\n\n3,\xc3\xa9\n4,"d,\n\n"\n5\n6,\xff\n"7","\xe2\x82\xac"\r\n8,\0\n9,"e"f"g"\n10,"h\n11,i\n'
+TRICKY = (
+    b'1,a\r\n2,"b\r\n""c"""\r\n\n3,\xc3\xa9\n4,"d,\n\n"\n5\n6,\xff\n'
+    b'"7","\xe2\x82\xac"\r\n8,\0\n9,"e"f"g"\n10,"h\n11,i\n'
+)
 
 
 @pytest.mark.parametrize("size", range(1, len(TRICKY) + 1))

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import random
 import zlib
+from collections import deque
 from io import BytesIO
 
 import pytest
@@ -113,9 +114,10 @@ def test_a_damaged_archive() -> None:
 def test_a_bomb() -> None:
     bomb = zlib.compressobj(9, wbits=31)
     content = b"".join([*(bomb.compress(b"1,a\n" * 250_000) for _ in range(100)), bomb.flush()])
+    stream = BytesIO(content)
     with pytest.raises(FileError, match=r"^a.gz: expands to more than 500 times its size\n"):
-        for number, _ in enumerate(text_blocks("a.gz", Hashing(BytesIO(content)), encoding="utf-8")):
-            assert number < 70, "100 MB were unpacked"
+        deque(text_blocks("a.gz", Hashing(stream), encoding="utf-8"), maxlen=0)
+    assert stream.tell() < len(content)
 
 
 @pytest.mark.parametrize("block", [1 << 20], indirect=True)

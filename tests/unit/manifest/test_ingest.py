@@ -106,7 +106,9 @@ MISTAKES = {
         "  Did you mean 'key'?"
     ),
     "files: orders/*.csv\ncsv: {delimeter: ';'}": "_sources.yml:10:23: unknown key 'delimeter'",
-    "files: orders/*.csv\ncsv: {delimiter: ';;'}": "';;' is not one ASCII character",
+    "files: orders/*.csv\ncsv: {delimiter: ';;'}": "';;' cannot stand between or around fields",
+    "files: orders/*.csv\ncsv: {quote: '1'}": "'1' cannot stand between or around fields",
+    "files: orders/*.csv\ncsv: {encoding: base64}": "'base64' is no encoding",
     "files: orders/*.csv\ncsv: {delimiter: ';', quote: ';'}": "the quote or the escape character, too",
     "files: orders/*.csv\ncsv: {encoding: utf8000}": "'utf8000' is no encoding",
     "files: orders/*.csv\nif_missing: stop": "'stop' is no value of 'if_missing'",
@@ -203,4 +205,8 @@ def test_a_mistake_stops_the_pipelines_that_read_the_source_only(write_project: 
     write_files(project.root, {f"dbt/{FILE}": block(TABLE, bad)})
     built = build_manifests(project, lambda line: None)
     assert list(built.nodes) == ["apart"]
+    # Files that start a pipeline have to be those of a source.
+    write_files(project.root, {"dbt/pipelines/apart.yml": "select: apart\nschedule: {on: files}"})
+    unfounded = str(build_manifests(project, lambda line: None).errors["apart"])
+    assert "dbt/pipelines/apart.yml:2:12: no source of this pipeline says which files fill it" in unfounded
     assert "_sources.yml:10:17: unknown key 'setle'" in str(built.errors["reads"])
