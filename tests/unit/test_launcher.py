@@ -255,6 +255,21 @@ def test_a_moved_checkout_makes_the_venv_anew(checkout: Checkout) -> None:
     assert "--clear" in checkout.calls("venv")[0]
 
 
+def test_a_linked_venv_of_another_folder_is_left_alone(checkout: Checkout, tmp_path: Path) -> None:
+    installed(checkout)
+    venv, other = checkout.root / ".venv", tmp_path / "other"
+    venv.rename(other)
+    stamp = other / "orrery-base.stamp"
+    stamp.write_text("\n".join([str(tmp_path), *stamp.read_text().splitlines()[1:]]) + "\n")
+    venv.symlink_to(other)
+    before = sorted(path.name for path in other.iterdir())
+
+    assert checkout.run().returncode == 0
+
+    assert sorted(path.name for path in other.iterdir()) == before
+    assert not venv.is_symlink()
+
+
 def test_a_failed_installation_is_completed_by_the_next_start(checkout: Checkout) -> None:
     checkout.add_python("python3.12", "3.12.1")
     assert checkout.run(env={"UV_FAILS": "error: something new"}).returncode == 2
