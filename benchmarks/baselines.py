@@ -28,6 +28,8 @@ for dag_id in {dags!r}:
         schedule=None,
         max_active_tasks=1000,
         dagrun_timeout=timedelta(seconds={limit!r}),
+        # Airflow may fail a task that comes back from the triggerer, and a run of theirs with it.
+        default_args={{"retries": 2, "retry_delay": timedelta(seconds=1)}},
         project_config=ProjectConfig(
             dbt_project_path=PROJECT, manifest_path=PROJECT / "target" / "manifest.json"
         ),
