@@ -363,24 +363,24 @@ def show_walls(runs: Runs) -> str:
 
 def show_cpu(nodes: int, runs: Runs) -> float:
     """Print the CPU seconds by process; returns Orrery's beyond dbt's, in milliseconds per node."""
-    columns = {
+
+    def row(name: str, *figures: str) -> None:
+        print(f"  {name:30}" + "".join(f" {figure:>18}" for figure in figures))
+
+    used = {
         name: median([run.cpu for run in runs[name]])
         for name in ("dbt build", "Orrery", VARIANT)
         if name in runs
     }
-    print(f"  {'CPU seconds':30}" + "".join(f" {name:>18}" for name in columns))
-    for name in columns["dbt build"]:
-        print(f"  {name:30}" + "".join(f" {used.get(name, 0):>18.1f}" for used in columns.values()))
-    dbt = columns.pop("dbt build")
+    row("CPU seconds", *used)
+    for process in used["dbt build"]:
+        row(process, *(f"{cpu.get(process, 0):.1f}" for cpu in used.values()))
+    dbt = used.pop("dbt build")
     alone = dbt["dbt"] + dbt["postgres"]
-    print(
-        f"  {'dbt + postgres; all':30} {alone:>18.1f}"
-        + "".join(f" {sum(used.values()):>18.1f}" for used in columns.values())
-    )
-    beyond = {name: (sum(used.values()) - alone) / nodes * 1000 for name, used in columns.items()}
-    print(
-        f"  {'beyond dbt, ms per node':30} {'':>18}" + "".join(f" {each:>18.0f}" for each in beyond.values())
-    )
+    total = {name: sum(cpu.values()) for name, cpu in used.items()}
+    beyond = {name: (seconds - alone) / nodes * 1000 for name, seconds in total.items()}
+    row("dbt + postgres; all", f"{alone:.1f}", *(f"{seconds:.1f}" for seconds in total.values()))
+    row("beyond dbt, ms per node", "", *(f"{each:.0f}" for each in beyond.values()))
     print("  In a DAG run dbt is a child of the scheduler.")
     return beyond["Orrery"]
 

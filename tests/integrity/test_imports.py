@@ -39,7 +39,7 @@ ONLY = {
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model"},
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model"},
-    ("ingest", "execute"): {"orrery.execute.narrow", "orrery.execute.options", "orrery.execute.results"},
+    ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
     ("cli", "execute"): {"orrery.execute.options", "orrery.execute.results"},
 }
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orrery.config.block import Block, Names, mistake
+from orrery.config.project import Project
 
 # In a pattern on a source: the name of each of its tables.
 TABLE = "{table}"
@@ -186,6 +187,10 @@ class Files(Block):
     def file_format(self) -> str:
         """csv, jsonl or parquet."""
         return self.format or str(self._suffix_format())
+
+    def zone(self, project: Project) -> str:
+        """The URI below which the files arrive."""
+        return self.landing_zone or project.landing_zone
 
     @property
     def load_mode(self) -> str:

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException
 
 from orrery.config.errors import OrreryError
 from orrery.execute.channel import FAIL_METHOD, ORPHANED, REBUILD
-from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, refusal, summary
+from orrery.execute.entry import check_choices
+from orrery.execute.results import RESULT_KEY, summary
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -79,19 +79,10 @@ class PerModelOperator(DbtNodeOperator):
 
     def execute(self, context: Context) -> None:
         """Run dbt for the nodes; raises AirflowSkipException when the run leaves them out."""
+        options = check_choices(self, context)
         # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
-        from orrery.execute.narrow import reason_to_skip
         from orrery.execute.per_model import PerModelRun
 
-        try:
-            options = RunOptions.from_context(context)
-            reason = reason_to_skip(self, options)
-        except OrreryError as error:
-            # A mistake in the choices of the run, which no retry mends.
-            self._report(context, refusal(error), "")
-            raise AirflowFailException(str(error)) from error
-        if reason:
-            raise AirflowSkipException(reason)
         run = self._run = PerModelRun(self.kind, self.select, options)
         failure: str | None = None
         try:

@@ -73,6 +73,14 @@ class LandingZone:
         latest = time.time() - settle.total_seconds()
         return [file for file in files if file.modified is None or file.modified <= latest]
 
+    def look(
+        self, pattern: str, *, settle: timedelta, done_marker: str | None
+    ) -> tuple[list[LandingFile], bool]:
+        """The files that match and are complete, and whether none of the others is still written."""
+        found = self.find(pattern)
+        complete = self.complete(found, settle=settle, done_marker=done_marker)
+        return complete, done_marker is not None or len(complete) == len(found)
+
     def open(self, file: LandingFile) -> IO[bytes]:
         """The content of a file. Raises FileError when it is gone."""
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,10 +16,8 @@ from orrery.config.ingest import Files
 from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.merge import Merge, Merged
-from orrery.ingest.staging import Staged, stage
+from orrery.ingest.staging import Staged, clear, stage
 from orrery.ingest.target import Cursor, Target, ensure, lock
-
-log = logging.getLogger(__name__)
 
 Connect = Callable[[], Any]
 # Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
@@ -158,8 +155,7 @@ class Loader:
             replaces=earlier is not None,
         ).execute()
         self._enter(cursor, file, staged, merged, loaded_at)
-        for relation in ("_orrery_stage", "_orrery_lines", "_orrery_json"):
-            cursor.execute(f"drop table if exists pg_temp.{relation}")
+        clear(cursor)
         return Loaded(file.name, staged.rows, merged)
 
     def _enter(

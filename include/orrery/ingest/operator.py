@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.execute.narrow import reason_to_skip
-from orrery.execute.options import RunOptions
+from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.plan.model import Ingestion
 
@@ -40,14 +39,7 @@ class IngestFilesOperator(BaseOperator):
 
     def execute(self, context: Context, event: Any = None) -> None:
         """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
-        try:
-            reason = reason_to_skip(self, RunOptions.from_context(context))
-        except OrreryError as error:
-            # A mistake in the choices of the run, which no retry mends.
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            raise AirflowFailException(str(error)) from error
-        if reason:
-            raise AirflowSkipException(reason)
+        check_choices(self, context)
         try:
             self._load(context)
         except OrreryError as error:
@@ -63,13 +55,12 @@ class IngestFilesOperator(BaseOperator):
         from orrery.ingest.warehouse import connect
 
         spec, ingestion = self.ingestion.block, self.ingestion
-        zone = LandingZone(spec.landing_zone or Project.find().landing_zone)
+        zone = LandingZone(spec.zone(Project.find()))
         target = Target(ingestion.schema, ingestion.table, ingestion.source, ingestion.columns, spec.key)
         loader = Loader(connect, target, spec, zone, context["ti"].run_id)
         loader.prepare()
-        found = zone.find(spec.files)
-        files = zone.complete(found, settle=spec.settle, done_marker=spec.done_marker)
-        if len(files) < len(found) and spec.done_marker is None:
+        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker)
+        if not settled:
             self.log.info(
                 "Files are still being written; they are read when they have not changed for a while."
             )

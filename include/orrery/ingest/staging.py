@@ -19,7 +19,7 @@ from orrery.ingest.text import Hashing, text_blocks
 
 # Rows of a Parquet file that are in memory at once.
 _BATCH = 10_000
-_STAGE, _LINES = Identifier("_orrery_stage"), Identifier("_orrery_lines")
+_STAGE, _LINES, _JSON = (Identifier(f"_orrery_{name}") for name in ("stage", "lines", "json"))
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ def stage(
     return Staged(_STAGE, tuple(columns), rows, stream.hexdigest)
 
 
+def clear(cursor: Cursor) -> None:
+    """Remove the temporary tables, so that the transaction can stage another file."""
+    for relation in (_STAGE, _LINES, _JSON):
+        cursor.execute(SQL("drop table if exists {}.{}").format(Identifier("pg_temp"), relation))
+
+
 def _stage_csv(
     cursor: Cursor, file: LandingFile, stream: Hashing, spec: Files, declared: Sequence[str]
 ) -> tuple[Sequence[str], int]:
@@ -83,18 +89,17 @@ def _stage_jsonl(
 
 def _columns_of_json(cursor: Cursor) -> list[str]:
     """Turn staged lines into columns, one for each key that any of them has."""
-    parsed = Identifier("_orrery_json")
     cursor.execute(
         SQL(
             "create temp table {parsed} on commit drop as select _row, _line, _reason, c1,"
             " case when _reason is null and pg_input_is_valid(c1, 'jsonb') then c1::jsonb end as j"
             " from {lines}"
-        ).format(parsed=parsed, lines=_LINES)
+        ).format(parsed=_JSON, lines=_LINES)
     )
     cursor.execute(
         SQL(
             "select distinct jsonb_object_keys(j) from {} where jsonb_typeof(j) = 'object' order by 1"
-        ).format(parsed)
+        ).format(_JSON)
     )
     keys = [key for (key,) in cursor.fetchall()]
     # A rejected line shows its text in the first column; a file of such lines alone has no other.
@@ -110,7 +115,7 @@ def _columns_of_json(cursor: Cursor) -> list[str]:
             " when j is null then 'is not valid JSON: ' || (pg_input_error_info(c1, 'jsonb')).message"
             " when jsonb_typeof(j) <> 'object' then 'is not a JSON object' end) as _reason, {values}"
             " from {parsed}"
-        ).format(stage=_STAGE, values=SQL(", ").join(values), parsed=parsed)
+        ).format(stage=_STAGE, values=SQL(", ").join(values), parsed=_JSON)
     )
     return keys
 

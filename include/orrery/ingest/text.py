@@ -75,9 +75,8 @@ def _without_mark(name: str, raw: Iterator[bytes]) -> Iterator[bytes]:
     first = next(raw, b"")
     while 0 < len(first) < 4 and (more := next(raw, b"")):
         first += more
-    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
-        if first.startswith(mark):
-            raise FileError(name, f"is {encoding}, not utf-8", f"Set csv: {{encoding: {encoding}}}.")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileError(name, "is utf-16, not utf-8", "Set csv: {encoding: utf-16}.")
     yield first.removeprefix(codecs.BOM_UTF8)
     yield from raw
 

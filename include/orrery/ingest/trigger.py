@@ -37,8 +37,7 @@ class _Landing(BaseTrigger):
     @classmethod
     def of(cls, block: Files, project: Project, **more: Any) -> Self:
         """The trigger for the files of an ingest block."""
-        zone = block.landing_zone or project.landing_zone
-        return cls(zone, block.files, block.settle.total_seconds(), block.done_marker, **more)
+        return cls(block.zone(project), block.files, block.settle.total_seconds(), block.done_marker, **more)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = ("zone", "pattern", "settle", "done_marker")
@@ -49,10 +48,8 @@ class _Landing(BaseTrigger):
         # Airflow's object storage; parsing must not pay for it.
         from orrery.ingest.landing import LandingZone
 
-        zone = LandingZone(self.zone)
-        found = zone.find(self.pattern)
-        complete = zone.complete(found, settle=timedelta(seconds=self.settle), done_marker=self.done_marker)
-        return complete, self.done_marker is not None or len(complete) == len(found)
+        settle = timedelta(seconds=self.settle)
+        return LandingZone(self.zone).look(self.pattern, settle=settle, done_marker=self.done_marker)
 
 
 class LandingTrigger(_Landing):

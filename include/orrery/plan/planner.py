@@ -7,7 +7,7 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from orrery.config.ingest import Files
+from orrery.config.ingest import KINDS
 from orrery.config.loader import LoadedPipeline
 from orrery.config.pipeline import (
     CORE,
@@ -116,7 +116,7 @@ class _Planner:
         """The task that brings data into a source."""
         uid = entry["source"]
         source = self.resources[uid]
-        block = Files.model_validate(entry["block"])
+        block = KINDS[entry["kind"]].model_validate(entry["block"])
         self.ingested_by[uid] = self._add(
             TaskPlan(
                 task_id=f"{INGEST}.{entry['name']}",

@@ -30,7 +30,12 @@ def plan(
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
     slim["ingest"] = [
-        {"name": uid.split(".", 2)[2].replace(".", "__"), "block": {"files": "a.csv"}, "source": uid}
+        {
+            "name": uid.split(".", 2)[2].replace(".", "__"),
+            "kind": "files",
+            "block": {"files": "a.csv"},
+            "source": uid,
+        }
         for uid in ingest
     ]
     own = dict.fromkeys(stages or {}, ("path:x",))

@@ -1,0 +1,34 @@
+"""What a task that stands for itself does before anything else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from orrery.config.errors import OrreryError
+from orrery.execute.options import RunOptions
+from orrery.execute.results import RESULT_KEY, refusal
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def check_choices(task: Any, context: Context) -> RunOptions:
+    """The choices of the run, for a task with `nodes` and a `stage`.
+
+    Raises AirflowFailException for a mistake in them, which no retry mends and which the task's XCom tells,
+    and AirflowSkipException when the run leaves the task out.
+    """
+    # It leads to dbt, for which parsing must not pay.
+    from orrery.execute.narrow import reason_to_skip
+
+    try:
+        options = RunOptions.from_context(context)
+        reason = reason_to_skip(task, options)
+    except OrreryError as error:
+        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        raise AirflowFailException(str(error)) from error
+    if reason:
+        raise AirflowSkipException(reason)
+    return options
