@@ -13,6 +13,8 @@ from rich.table import Table
 from orrery.cli.airflow_api import FINISHED_RUN, FINISHED_TASK, AirflowApi, ApiError, Json
 
 POLL_SECONDS = 1.0
+# Reading a thousand task instances takes Airflow a second: rest for a multiple of what reading took.
+REST = 4
 # Airflow's api-server may be restarted while a run goes on.
 PATIENCE_SECONDS = 120.0
 # A run that starts at once is queued for a second or two.
@@ -42,6 +44,7 @@ def follow(
     started, told = time.monotonic(), False
     with progress:
         while True:
+            asked = time.monotonic()
             try:
                 # The run first: tasks that are read after it has ended are final.
                 run = api.run(dag_id, run_id)
@@ -60,7 +63,7 @@ def follow(
                 # The schedule may have started one just before.
                 console.print(f"Waiting for another run of {dag_id} to end (max_active_runs).", style="dim")
                 told = True
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, REST * (time.monotonic() - asked)))
 
 
 def is_marker(task: Json) -> bool:

@@ -71,10 +71,8 @@ class Airflow:
             case ["dags", "shop"] if method == "PATCH" and self.dag:
                 self.dag["is_paused"] = body["is_paused"]
                 known = 200, self.dag
-            case ["dags", "shop", "dagRuns"]:
-                known = self._runs(method)
-            case ["dags", "shop", "dagRuns", run] if run in self.runs:
-                known = 200, self._run(run)
+            case ["dags", "shop" | "~", "dagRuns"]:
+                known = self._runs(method, query)
             case ["dags", "shop", "dagRuns", _, "taskInstances", *rest]:
                 known = self._tasks(rest, query)
             case ["dags", "shop", "clearTaskInstances"]:
@@ -87,11 +85,13 @@ class Airflow:
                 known = 201, None
         return known
 
-    def _runs(self, method: str) -> tuple[int, Any]:
+    def _runs(self, method: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         if method == "POST":
             self.runs.append("r2")
             return 200, {"dag_run_id": "r2"}
-        return 200, {"dag_runs": [self._run(self.runs[-1])] if self.runs else []}
+        prefix = query.get("run_id_prefix_pattern")
+        named = [run for run in self.runs if run.startswith(prefix[0])] if prefix else self.runs[-1:]
+        return 200, {"dag_runs": [self._run(run) for run in named]}
 
     def _run(self, run: str) -> Json:
         state = "running" if len(self.states) > 1 else self.outcome

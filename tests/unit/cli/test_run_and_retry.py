@@ -225,8 +225,14 @@ def test_what_airflow_does_not_know(airflow: Airflow) -> None:
     with AirflowApi(airflow.url, "admin", "secret") as api:
         assert api.dag("shop") is None
         assert api.xcom("shop", "r1", "core.a", "dbt") is None
-        with pytest.raises(OrreryError, match="Airflow refused GET /dags/shop/dagRuns/r7: 404"):
+        with pytest.raises(OrreryError, match="shop has no run 'r7'"):
             api.run("shop", "r7")
+
+
+def test_a_run_is_not_taken_for_one_whose_id_begins_alike(airflow: Airflow) -> None:
+    airflow.runs = ["r11", "r1"]
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        assert api.run("shop", "r1")["dag_run_id"] == "r1"
 
 
 def test_many_task_instances_come_in_pages(airflow: Airflow) -> None:
