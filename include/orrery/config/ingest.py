@@ -1,7 +1,4 @@
-"""The `ingest` block of a source: how data comes into its tables.
-
-It stands below `config.meta.orrery` of a source or of one of its tables, in dbt's own YAML.
-"""
+"""The `ingest` block of kind `files`: which files fill the table of a source, and how."""
 
 from __future__ import annotations
 
@@ -196,13 +193,3 @@ class Files(Block):
     def load_mode(self) -> str:
         """upsert, append or replace."""
         return self.load or ("upsert" if self.key else "append")
-
-
-class SourceMeta(Block):
-    """What may stand below `config.meta.orrery` of a source or a table."""
-
-    ingest: dict[str, Any] | None = Field(None, description="How data comes into the table.")
-
-
-# The kinds of `ingest` blocks, each by the key that makes a block one of its kind.
-KINDS: dict[str, type[Files]] = {"files": Files}

@@ -27,11 +27,12 @@ INGEST = "ingest"
 SOURCE_FRESHNESS = "source_freshness"
 SOURCE_TESTS = "source_tests"
 TESTS = "tests"
+EXPOSURES = "exposures"
 SEED = "seed"
 STAGING = "staging"
 SNAPSHOT = "snapshot"
 CORE = "core"
-OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
+OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES)
 # The task outside of all stages that announces the success of a pipeline to those that come after.
 FINISHED = "finished"
 # The task outside of all stages that runs dbt.
@@ -139,6 +140,11 @@ class Pipeline(Block):
         default_factory=dict,
         description="Stages of your own for models, seeds and snapshots: name to dbt node selection.",
     )
+    full_refresh: bool = Field(
+        False,
+        description="Whether runs rebuild incremental models from nothing unless the trigger form says "
+        "otherwise; sources are filled as their ingest_full_refresh says, if they have one.",
+    )
     skip_stages: Names = Field(
         (), description="Stages that a run leaves out unless its trigger form says otherwise."
     )
@@ -195,7 +201,8 @@ class Pipeline(Block):
     def stage_names(self) -> tuple[str, ...]:
         """Every stage that this pipeline may have, in the order of display."""
         own = tuple(name for name in self.stages if name not in NODE_STAGES)
-        return (INGEST, SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
+        nodes = (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
+        return (INGEST, *nodes, EXPOSURES)
 
     @property
     def after(self) -> tuple[str, ...]:

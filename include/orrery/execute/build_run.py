@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What dbt has no part in.
-_NOT_BUILT = (TaskKind.MARKER, TaskKind.INGEST)
+_NOT_BUILT = (TaskKind.MARKER, TaskKind.INGEST, TaskKind.EXPOSURE)
 # States in which a task waits for a build.
 _WAITING = (None, "up_for_reschedule")
 _DONE = ("success", "skipped")

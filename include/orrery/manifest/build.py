@@ -12,6 +12,7 @@ from orrery.config.loader import LoadedPipeline, load_pipelines
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
 from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
 from orrery.manifest.ingest import ingestions
 from orrery.manifest.packages import install_packages
@@ -55,7 +56,15 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
     for name, pipeline in pipelines.valid.items():
         try:
             slim = _resolve(pipeline, dbt, manifest)
-            slim["ingest"] = ingestions(project, manifest["sources"], slim["sources"])
+            slim["ingest"] = ingestions(
+                project,
+                manifest["sources"],
+                slim["sources"],
+                full_refresh=pipeline.config.full_refresh,
+            )
+            slim["runs"] = exposure_runs(
+                project, manifest["exposures"], slim["nodes"], [*pipelines.names]
+            )
             _check_files(pipeline, slim)
         except ConfigError as error:
             errors[name] = error
@@ -97,7 +106,7 @@ def _resolve(pipeline: LoadedPipeline, dbt: Dbt, manifest: dict[str, Any]) -> di
 
 def _check_files(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:
     """Raise ConfigError when files should start a pipeline that reads none."""
-    if pipeline.config.on_files and not slim["ingest"]:
+    if pipeline.config.on_files and not any(entry["kind"] == "files" for entry in slim["ingest"]):
         what = "no source of this pipeline says which files fill it"
         fix = "Add config.meta.orrery.ingest to a source, or choose another schedule."
         raise ConfigError([pipeline.document.problem(("schedule", "on"), what, fix)])

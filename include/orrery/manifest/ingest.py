@@ -1,26 +1,30 @@
-"""The `ingest` blocks of sources: which data has to come in before the tables of a pipeline are read."""
+"""The `ingest` blocks of sources: what has to come in before the tables of a pipeline are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orrery.config.document import Document, Location, read_document
+from orrery.config.document import Location
 from orrery.config.errors import ConfigError, Problem, suggest
-from orrery.config.ingest import KINDS, TABLE, Files, SourceMeta
-from orrery.config.loader import validate
+from orrery.config.ingest import TABLE, Files
+from orrery.config.kinds import INGEST_KINDS, PER_TABLE, SourceMeta
 from orrery.config.project import Project
+from orrery.manifest.blocks import BlockReader
 
 Resource = dict[str, Any]
 
 
-def ingestions(project: Project, sources: Mapping[str, Resource], used: Iterable[str]) -> list[Resource]:
+def ingestions(
+    project: Project, sources: Mapping[str, Resource], used: Iterable[str], *, full_refresh: bool = False
+) -> list[Resource]:
     """What fills the `used` sources, by unique id, as the slim manifest has it.
 
-    Each is `{"name", "kind", "block", "source"}`. A block of files on a source is one for each of its
-    tables. Raises ConfigError.
+    Each is `{"name", "kind", "block", "sources", "after"}`: the tables that it is for, and the names of
+    those that come before it. A block on a source is one for all its tables; but one of files, which are
+    those of a table, is one for each. Raises ConfigError.
     """
-    found: list[Resource] = []
+    found: dict[str, Resource] = {}
     problems: list[Problem] = []
     for uid in sorted(used):
         source = sources[uid]
@@ -28,48 +32,79 @@ def ingestions(project: Project, sources: Mapping[str, Resource], used: Iterable
         if meta is None:
             continue
         shared = meta == (source.get("source_meta") or {}).get("orrery")
-        reader = _Reader(project, source, shared=shared)
         try:
-            block = reader.read(meta)
+            steps = _Steps(project, source, shared=shared).read(meta, full_refresh=full_refresh)
         except ConfigError as error:
             problems += error.problems
             continue
-        if block is None:
-            continue
-        kind, content = block
-        name = f"{source['source_name']}__{source['name']}"
-        found.append({"name": name, "kind": kind, "block": content, "source": uid})
+        before: list[str] = []
+        for name, kind, content in steps:
+            entry = found.setdefault(
+                name, {"name": name, "kind": kind, "block": content, "sources": [], "after": []}
+            )
+            entry["sources"].append(uid)
+            entry["after"] += [other for other in before if other not in entry["after"]]
+            before = [name]
     if problems:
         # Each table has the mistakes of its source's block.
         raise ConfigError(list(dict.fromkeys(problems)))
-    return found
+    return list(found.values())
 
 
-class _Reader:
-    """Reads the block of one table, and tells where in its file something is wrong."""
+class _Steps:
+    """The steps that fill one table, the last of which has its plain name."""
 
     def __init__(self, project: Project, source: Resource, *, shared: bool) -> None:
-        self._project, self._source, self._shared = project, source, shared
+        self._source, self._shared = source, shared
+        self._reader = BlockReader.of_source(project, source, shared=shared)
 
-    def read(self, meta: Any) -> tuple[str, Resource] | None:
-        """Kind and content of the block below `meta`; None when there is none. Raises ConfigError."""
-        document, at = self._place()
-        checked = validate(SourceMeta, document, at, meta)
-        if checked.ingest is None:
-            return None
-        content, at = dict(checked.ingest), (*at, "ingest")
-        kinds = [kind for kind in KINDS if kind in content]
-        if len(kinds) != 1:
-            raise ConfigError([self._no_kind(document, at, content, kinds)])
-        block = validate(KINDS[kinds[0]], document, at, content)
-        self._check_files(document, at, block)
-        content["files"] = block.files.replace(TABLE, self._source["name"])
-        return kinds[0], content
+    def read(self, meta: Any, *, full_refresh: bool) -> list[tuple[str, str, Resource]]:
+        """Name, kind and content of each step; raises ConfigError."""
+        checked = self._reader.meta(SourceMeta, meta)
+        key, value = "ingest", checked.ingest
+        if full_refresh and checked.ingest_full_refresh is not None:
+            key, value = "ingest_full_refresh", checked.ingest_full_refresh
+        if value is None:
+            return []
+        places: list[tuple[Location, Resource]] = [((key,), value)] if isinstance(value, dict) else []
+        if isinstance(value, list):
+            places = [((key, number), step) for number, step in enumerate(value)]
+        # The other block is checked, too: a mistake in it must not wait for its day.
+        for other in ("ingest", "ingest_full_refresh"):
+            unused = getattr(checked, other) if other != key else None
+            if unused is not None:
+                listed = unused if isinstance(unused, list) else [unused]
+                for number, step in enumerate(listed):
+                    self._step(dict(step), (other, number) if isinstance(unused, list) else (other,))
+        steps: list[tuple[str, str, Resource]] = []
+        for number, (at, step) in enumerate(places, start=1):
+            kind, content = self._step(dict(step), at)
+            last = number == len(places)
+            steps.append((self._name(kind, "" if last else f"__{kind}", steps), kind, content))
+        return steps
 
-    def _check_files(self, document: Document, at: Location, block: Files) -> None:
+    def _name(self, kind: str, ending: str, earlier: list[tuple[str, str, Resource]]) -> str:
+        name = str(self._source["source_name"])
+        if not self._shared or kind in PER_TABLE:
+            name += f"__{self._source['name']}"
+        taken = {other for other, _, _ in earlier}
+        number = 2
+        while (full := name + ending) in taken:
+            name, number = f"{name}_{number}", number + 1
+        return full
+
+    def _step(self, content: Resource, at: Location) -> tuple[str, Resource]:
+        kind = self._reader.kind_of(content, at, INGEST_KINDS, "ingest")
+        block = self._reader.block(content, at, INGEST_KINDS[kind])
+        if isinstance(block, Files):
+            self._check_files(block, at)
+            content["files"] = block.files.replace(TABLE, self._source["name"])
+        return kind, content
+
+    def _check_files(self, block: Files, at: Location) -> None:
         columns = self._source.get("columns", {})
         problems = [
-            document.problem(
+            self._reader.problem(
                 (*at, "key"),
                 f"the key column {name!r} is not among the columns of {self._source['name']!r}",
                 suggest(name, columns, "column"),
@@ -81,37 +116,6 @@ class _Reader:
         if self._shared and TABLE not in block.files:
             what = f"the pattern is the same for all tables of {self._source['source_name']!r}"
             fix = f"Write {TABLE} in it, or move the block to a table."
-            problems.append(document.problem((*at, "files"), what, fix, at_value=True))
+            problems.append(self._reader.problem((*at, "files"), what, fix, at_value=True))
         if problems:
             raise ConfigError(problems)
-
-    @staticmethod
-    def _no_kind(document: Document, at: Location, content: Resource, kinds: list[str]) -> Problem:
-        if kinds:
-            what, fix = f"is {' and '.join(kinds)} at once", "Keep one of these keys."
-        else:
-            near = [suggest(key, KINDS, "kind") for key in content]
-            mean = next((each for each in near if each.startswith("Did you mean")), "")
-            what, fix = "does not say what it is", mean or f"Write one of: {', '.join(KINDS)}."
-        return document.problem(at, f"the ingest block {what}", fix)
-
-    def _place(self) -> tuple[Document, Location]:
-        """The file of the source, and where its `orrery` stands in it."""
-        path = self._project.dbt_dir / self._source["original_file_path"]
-        shown = self._project.relative(path)
-        try:
-            document = read_document(path, shown)
-        except ConfigError:
-            # dbt reads more than we do, and a package's files lie elsewhere.
-            return Document(shown, {}, {}, {}, ()), ()
-        for index, source in enumerate(document.data.get("sources") or []):
-            if source.get("name") != self._source["source_name"]:
-                continue
-            here: Location = ("sources", index)
-            for number, table in enumerate(source.get("tables") or []):
-                if not self._shared and table.get("name") == self._source["name"]:
-                    here = (*here, "tables", number)
-            for below in (("config", "meta", "orrery"), ("meta", "orrery")):
-                if (*here, *below) in document.keys:
-                    return document, (*here, *below)
-        return document, ()

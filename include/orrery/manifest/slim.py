@@ -50,8 +50,9 @@ def slim_manifest(
             key: manifest["metadata"].get(key) for key in ("dbt_version", "project_name", "adapter_type")
         },
         "groups": {group["name"]: {"owner": group["owner"]} for group in manifest.get("groups", {}).values()},
-        # What fills the sources; see orrery.manifest.ingest.
+        # What fills the sources, and what runs after the models; see orrery.manifest.ingest and exposures.
         "ingest": [],
+        "runs": [],
         "nodes": {
             uid: _slim(resources[uid], lineage.parents(uid), own_stage.get(uid))
             for uid in lineage.ordered()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Resource = dict[str, Any]
@@ -25,9 +25,22 @@ def node_doc(resource: Resource) -> str:
     return "\n\n".join(parts)
 
 
-def ingest_doc(source: Resource, pattern: str) -> str:
-    """What fills a source, and its own documentation; Markdown."""
-    return f"**ingest** `{pattern}`\n\n{node_doc(source)}"
+def ingest_doc(sources: Sequence[Resource], kind: str, block: Mapping[str, Any]) -> str:
+    """What fills a source, and the documentation of its tables; Markdown."""
+    return "\n\n".join([_work(kind, block), *map(node_doc, sources)])
+
+
+def exposure_doc(exposure: Resource) -> str:
+    """What an exposure runs, and what it says of itself; Markdown."""
+    return "\n\n".join(
+        [_work(exposure["kind"], exposure["block"]), _headline(exposure), exposure["description"].strip()]
+    ).strip()
+
+
+def _work(kind: str, block: Mapping[str, Any]) -> str:
+    """The kind of a block, with what it is about where that is a word."""
+    about = block[kind]
+    return f"**{kind}** `{about}`" if isinstance(about, str) else f"**{kind}**"
 
 
 def tests_doc(tests: Iterable[Resource]) -> str:
@@ -46,11 +59,12 @@ def tests_doc(tests: Iterable[Resource]) -> str:
 
 def _headline(resource: Resource) -> str:
     facts = [f"**{resource['resource_type']}** `{resource['original_file_path']}`"]
-    materialized = resource["config"].get("materialized")
+    config = resource.get("config", {})
+    materialized = config.get("materialized")
     if resource["resource_type"] == "model" and materialized:
         facts.append(str(materialized))
-    if resource["config"].get("group"):
-        facts.append(f"group {resource['config']['group']}")
+    if config.get("group"):
+        facts.append(f"group {config['group']}")
     if resource.get("tags"):
         facts.append("tags " + ", ".join(resource["tags"]))
     return " · ".join(facts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from orrery.config.ingest import Files
 from orrery.config.pipeline import Pipeline
+from orrery.config.transfer import Transfer
 
 
 class TaskKind(StrEnum):
@@ -21,23 +22,29 @@ class TaskKind(StrEnum):
     UNIT_TEST = "unit test"
     # Not dbt's: what brings data into a source.
     INGEST = "ingest"
+    # Not dbt's either: what an exposure runs.
+    EXPOSURE = "exposure"
     # No work of its own: an ephemeral model, or a point that others wait for.
     MARKER = "marker"
 
 
 @dataclass(frozen=True)
-class Ingestion:
-    """How data comes into the table of a source.
+class Work:
+    """What a task does beside dbt: how data comes into a source, or what an exposure runs.
 
-    `source` is `<source>.<table>` as dbt names it; `schema` and `table` are its names in the warehouse;
-    `columns` are the declared ones with their types.
+    `kind` is the kind of the block (`files`, `job`, ...); `of` is `<source>.<table>` as dbt names it,
+    `<source>` when it fills all its tables, or the name of an exposure. Of a single table, `schema` and
+    `table` are its names in the warehouse and `columns` the declared ones with their types. `transfers`
+    have brought the objects from elsewhere before.
     """
 
-    block: Files
-    source: str
-    schema: str
-    table: str
-    columns: Mapping[str, str]
+    kind: str
+    block: Any
+    of: str
+    schema: str = ""
+    table: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class TaskPlan:
     owner: str | None
     doc: str
     always: bool = False
-    ingestion: Ingestion | None = None
+    work: Work | None = None
 
     @property
     def name(self) -> str:

@@ -38,6 +38,17 @@ def _short_name(resource: Resource) -> str:
     )
 
 
+def selector(resource: Resource) -> str:
+    """What selects a resource, and no other, in dbt's syntax."""
+    match resource["resource_type"]:
+        case "source":
+            return f"source:{resource['package_name']}.{resource['source_name']}.{resource['name']}"
+        case "exposure":
+            return f"exposure:{resource['package_name']}.{resource['name']}"
+        case _:
+            return "fqn:" + ".".join(resource["fqn"])
+
+
 def _safe(name: str) -> str:
     name = re.sub(r"[^\w-]", "_", name)
     if len(name) <= _MAX_NAME:

@@ -7,11 +7,9 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from typing import Any
 
-from orrery.config.ingest import KINDS
 from orrery.config.loader import LoadedPipeline
 from orrery.config.pipeline import (
     CORE,
-    INGEST,
     SEED,
     SNAPSHOT,
     SOURCE_FRESHNESS,
@@ -19,10 +17,11 @@ from orrery.config.pipeline import (
     STAGING,
     TESTS,
 )
-from orrery.plan.doc import ingest_doc, node_doc, tests_doc
+from orrery.plan.beside import exposure_tasks, ingest_tasks
+from orrery.plan.doc import node_doc, tests_doc
 from orrery.plan.lineage import Lineage
-from orrery.plan.model import Ingestion, PipelinePlan, TaskKind, TaskPlan
-from orrery.plan.names import digest, unique_names
+from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.names import digest, selector, unique_names
 from orrery.plan.stages import first_tasks, tangled_stage
 
 Resource = dict[str, Any]
@@ -48,15 +47,14 @@ class _Planner:
         parents = {uid: resource["depends_on"]["nodes"] for uid, resource in self.resources.items()}
         self.parents = {uid: parents[uid] for uid in _parents_first(parents)}
         self.lineage = Lineage(self.parents)
-        self.ingest: list[Resource] = slim["ingest"]
-        self.ingested_by: dict[str, str] = {}
+        self.slim = slim
+        self.filled_by: dict[str, str] = {}
         self.tasks: dict[str, TaskPlan] = {}
         self.by_node: dict[str, str] = {}
         self.upstream: dict[str, set[str]] = {}
 
     def plan(self) -> PipelinePlan:
-        for entry in self.ingest:
-            self._add_ingestion(entry)
+        self._add_ingestions()
         data_tests, unit_tests = self._grouped_tests()
         for uid, resource in self.resources.items():
             if resource["resource_type"] != "source" or resource.get("freshness"):
@@ -71,6 +69,7 @@ class _Planner:
             self._add_unit_tests(model, tests)
         if self.config.tests == "end":
             self._put_tests_last()
+        self._add_exposures(dict(zip(test_tasks, data_tests, strict=True)))
         self._untangle_stages()
         tasks = {
             tid: replace(task, upstream=frozenset(self.upstream[tid])) for tid, task in self.tasks.items()
@@ -101,8 +100,8 @@ class _Planner:
 
     def _makers(self, uid: str) -> set[str]:
         """The tasks that a node, or the check of a source, waits for."""
-        ingested = {self.ingested_by[uid]} if uid in self.ingested_by else set()
-        return self._tasks_of(self.parents[uid]) | ingested
+        filled = {self.filled_by[uid]} if uid in self.filled_by else set()
+        return self._tasks_of(self.parents[uid]) | filled
 
     def _first_tasks(self, uids: Iterable[str]) -> set[str]:
         """The tasks of `uids`; for a source that has none, the tasks of what reads it."""
@@ -112,32 +111,36 @@ class _Planner:
             tasks |= {self.by_node[uid]} if uid in self.by_node else self._first_tasks(children)
         return tasks
 
-    def _add_ingestion(self, entry: Resource) -> None:
-        """The task that brings data into a source."""
-        uid = entry["source"]
-        source = self.resources[uid]
-        block = KINDS[entry["kind"]].model_validate(entry["block"])
-        self.ingested_by[uid] = self._add(
-            TaskPlan(
-                task_id=f"{INGEST}.{entry['name']}",
-                stage=INGEST,
-                kind=TaskKind.INGEST,
-                nodes=(uid,),
-                select=(_selector(source),),
-                upstream=frozenset(),
-                owner=self._owner(source),
-                doc=ingest_doc(source, block.files),
-                ingestion=Ingestion(
-                    block=block,
-                    source=f"{source['source_name']}.{source['name']}",
-                    schema=source["schema"],
-                    table=source["identifier"],
-                    columns={
-                        name: column.get("data_type", "text") for name, column in source["columns"].items()
-                    },
-                ),
-            )
-        )
+    def _add_ingestions(self) -> None:
+        """The tasks that bring data into the sources."""
+        tasks, self.filled_by = ingest_tasks(self.slim["ingest"], self.slim["sources"], self._owner)
+        for task in tasks:
+            self._add(task)
+
+    def _add_exposures(self, tests: Mapping[str, Iterable[str]]) -> None:
+        """The tasks of what exposures run, after the models that they depend on and the tests of these.
+
+        :param tests: what each task of tests reads
+        """
+        tasks = exposure_tasks(self.slim["runs"], self._owner)
+        for entry in self.slim["runs"]:
+            parents = set(entry["depends_on"]["nodes"])
+            task_id = self._add(tasks[entry["unique_id"]])
+            self._wait(task_id, self._tasks_of(parents))
+            above = self._with_ancestors(parents)
+            for test, read in tests.items():
+                if not parents.isdisjoint(read) and above.issuperset(read):
+                    self._wait(task_id, [test])
+
+    def _with_ancestors(self, uids: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        waiting = list(uids)
+        while waiting:
+            uid = waiting.pop()
+            if uid not in found:
+                found.add(uid)
+                waiting += self.parents[uid]
+        return found
 
     def _add_resource(self, uid: str, resource: Resource) -> None:
         """The task that builds a seed, model or snapshot, or that checks how fresh a source is."""
@@ -148,7 +151,7 @@ class _Planner:
                 stage=stage,
                 kind=_kind(resource),
                 nodes=(uid,),
-                select=(_selector(resource),),
+                select=(selector(resource),),
                 upstream=frozenset(),
                 owner=self._owner(resource),
                 doc=node_doc(resource),
@@ -187,7 +190,7 @@ class _Planner:
                 stage=stage,
                 kind=kind,
                 nodes=tuple(tests),
-                select=tuple(_selector(resource) for resource in resources),
+                select=tuple(selector(resource) for resource in resources),
                 upstream=frozenset(),
                 owner=owners[0],
                 doc=tests_doc(resources),
@@ -278,12 +281,6 @@ def _kind(resource: Resource) -> TaskKind:
         return TaskKind.FRESHNESS
     ephemeral = resource["config"].get("materialized") == "ephemeral"
     return TaskKind.MARKER if ephemeral else TaskKind(resource["resource_type"])
-
-
-def _selector(resource: Resource) -> str:
-    if resource["resource_type"] == "source":
-        return f"source:{resource['package_name']}.{resource['source_name']}.{resource['name']}"
-    return "fqn:" + ".".join(resource["fqn"])
 
 
 def _parents_first(parents: Mapping[str, list[str]]) -> list[str]:

@@ -1,0 +1,89 @@
+"""Finds and checks what stands below `config.meta.orrery` of sources and exposures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orrery.config.block import Block
+from orrery.config.document import Document, Location, read_document
+from orrery.config.errors import ConfigError, Problem, suggest
+from orrery.config.loader import validate
+from orrery.config.project import Project
+
+Resource = dict[str, Any]
+Meta = TypeVar("Meta", bound=Block)
+
+_BELOW: tuple[Location, ...] = (("config", "meta", "orrery"), ("meta", "orrery"))
+
+
+class BlockReader:
+    """Reads the blocks of one resource, and tells where in its file something is wrong.
+
+    :param section: `sources` or `exposures`, under which the resource stands as `name`
+    :param table: the table of a source, when it has a block of its own
+    """
+
+    def __init__(
+        self, project: Project, resource: Resource, section: str, name: str, table: str | None = None
+    ) -> None:
+        path = project.dbt_dir / resource["original_file_path"]
+        self._document, self._at = _place(path, project.relative(path), section, name, table)
+
+    @classmethod
+    def of_source(cls, project: Project, source: Resource, *, shared: bool) -> BlockReader:
+        """The reader of a table, or, when all tables share what is said, of the source."""
+        return cls(project, source, "sources", source["source_name"], None if shared else source["name"])
+
+    @classmethod
+    def of_exposure(cls, project: Project, exposure: Resource) -> BlockReader:
+        """The reader of an exposure."""
+        return cls(project, exposure, "exposures", exposure["name"])
+
+    def meta(self, model: type[Meta], value: Any) -> Meta:
+        """The value of `orrery` as dbt has it; raises ConfigError."""
+        return validate(model, self._document, self._at, value)
+
+    def kind_of(self, content: Resource, at: Location, kinds: Mapping[str, type[Block]], noun: str) -> str:
+        """The kind of a block; raises ConfigError when it is none, or several."""
+        found = [kind for kind in kinds if kind in content]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            what, fix = f"is {' and '.join(found)} at once", "Keep one of these keys."
+        else:
+            near = [suggest(key, kinds, "kind") for key in content]
+            mean = next((each for each in near if each.startswith("Did you mean")), "")
+            what, fix = "does not say what it is", mean or f"Write one of: {', '.join(kinds)}."
+        raise ConfigError([self.problem(at, f"the {noun} block {what}", fix)])
+
+    def block(self, content: Resource, at: Location, model: type[Meta]) -> Meta:
+        """A block as its model; raises ConfigError."""
+        return validate(model, self._document, (*self._at, *at), content)
+
+    def problem(self, at: Location, what: str, fix: str, *, at_value: bool = False) -> Problem:
+        """A problem at a place below `orrery`."""
+        return self._document.problem((*self._at, *at), what, fix, at_value=at_value)
+
+
+def _place(
+    path: Path, shown: str, section: str, name: str, table: str | None
+) -> tuple[Document, Location]:
+    """The file of a resource, and where its `orrery` stands in it."""
+    try:
+        document = read_document(path, shown)
+    except ConfigError:
+        # dbt reads more than we do, and a package's files lie elsewhere.
+        return Document(shown, {}, {}, {}, ()), ()
+    for index, entry in enumerate(document.data.get(section) or []):
+        if entry.get("name") != name:
+            continue
+        here: Location = (section, index)
+        for number, inner in enumerate(entry.get("tables") or []):
+            if table is not None and inner.get("name") == table:
+                here = (*here, "tables", number)
+        for below in _BELOW:
+            if (*here, *below) in document.keys:
+                return document, (*here, *below)
+    return document, ()
