@@ -36,9 +36,9 @@ WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
 # Single modules in place of a whole part.
 ONLY = {
     ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
-    ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model"},
+    ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model", "orrery.plan.objects"},
     ("local", "config"): {"orrery.config.errors"},
-    ("ingest", "plan"): {"orrery.plan.model"},
+    ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
     ("cli", "execute"): {"orrery.execute.options", "orrery.execute.results"},
 }

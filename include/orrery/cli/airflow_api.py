@@ -53,6 +53,19 @@ class AirflowApi:
         response = self._send("GET", f"/pools/{quote(name, safe='')}", allow=(404,))
         return response.status_code != httpx.codes.NOT_FOUND
 
+    def connection(self, name: str) -> Json | None:
+        """A connection without its secrets, or None when there is none."""
+        response = self._send("GET", f"/connections/{quote(name, safe='')}", allow=(404,))
+        return None if response.status_code == httpx.codes.NOT_FOUND else cast("Json", response.json())
+
+    def add_connection(self, connection: Json) -> None:
+        """Add a connection; `connection` is Airflow's request body."""
+        self._send("POST", "/connections", connection)
+
+    def remove_connection(self, name: str) -> None:
+        """Remove a connection, if it is there."""
+        self._send("DELETE", f"/connections/{quote(name, safe='')}", allow=(404,))
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
         """Start a run and return its id."""
         body = {"logical_date": None, "conf": dict(conf)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 from typing import Any, cast
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
 from orrery.cli.follow import follow, node_of
 from orrery.cli.session import checked_pipeline, connect, new_console, start, wait_until_parsed
+from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
@@ -30,8 +32,17 @@ RETRIED = ("failed", "upstream_failed")
 @click.option("--vars", "variables", metavar="YAML", help="dbt's vars, for example '{day: 2026-01-31}'.")
 @click.option("--skip-stages", default="", help="Stages to leave out, separated by commas.")
 @click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="How many nodes dbt runs at once.")
+@click.option("--uri", help="Bring in this object only, for example s3://bucket/orders/1.csv.")
 @click.option("--unpause", is_flag=True, help="Unpause the pipeline in Airflow first.")
-def run(pipeline: str, skip_stages: str, variables: str | None, unpause: bool, **choices: Any) -> None:
+@click.option("--stand-ins", "with_stand_ins", is_flag=True, help="Try it without the systems it reaches.")
+def run(
+    pipeline: str,
+    skip_stages: str,
+    variables: str | None,
+    unpause: bool,
+    with_stand_ins: bool,
+    **choices: Any,
+) -> None:
     """Run PIPELINE in the local Airflow and wait for its end."""
     given = {key: value for key, value in choices.items() if value}
     if variables:
@@ -40,7 +51,8 @@ def run(pipeline: str, skip_stages: str, variables: str | None, unpause: bool, *
     load_pipelines(project).get(pipeline)
     info = start(project, console)
     config = checked_pipeline(project, pipeline)
-    with connect(info) as api:
+    with ExitStack() as cleanup:
+        api = cleanup.enter_context(connect(info))
         dag = wait_until_parsed(api, project, pipeline)
         if config.pool and not api.has_pool(config.pool):
             raise OrreryError(
@@ -54,6 +66,8 @@ def run(pipeline: str, skip_stages: str, variables: str | None, unpause: bool, *
                     f"  ./orrery run {pipeline} --unpause"
                 )
             api.unpause(pipeline)
+        if with_stand_ins:
+            cleanup.enter_context(stand_ins(pipeline, project, api, console))
         run_id = api.trigger(pipeline, given | _stages_to_skip(dag, skip_stages))
         console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
         _finish(api, pipeline, run_id, console)

@@ -14,7 +14,8 @@ from orrery.config.ingest import Duration
 def _check_endpoint(value: str) -> str:
     if not value.startswith("/"):
         raise mistake(
-            f"{value!r} is no path", "Write what follows the host, such as /refresh; the connection has the rest."
+            f"{value!r} is no path",
+            "Write what follows the host, such as /refresh; the connection has the rest.",
         )
     return value
 
@@ -25,7 +26,9 @@ class Http(Block):
     connection: str = Field(
         min_length=1, description="The Airflow connection (type http) with host, login, password and headers."
     )
-    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field("/", description="The path that is called.")
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field(
+        "/", description="The path that is called."
+    )
     method: Literal["POST", "PUT", "PATCH", "GET", "DELETE"] = Field("POST", description="The HTTP method.")
     json_body: dict[str, Any] | None = Field(
         None, alias="json", description="What is sent; pipeline, run_id and exposure are added to it."

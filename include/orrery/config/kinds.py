@@ -1,6 +1,6 @@
-"""What stands for tasks beside dbt's own: the kinds of `ingest` blocks of sources, and of `run` blocks of exposures.
+"""What stands for tasks beside dbt's own: the kinds of `ingest` and `run` blocks.
 
-Both stand below `config.meta.orrery`, in dbt's own YAML.
+They stand below `config.meta.orrery` of sources and of exposures, in dbt's own YAML.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pydantic import Field
 from orrery.config.block import Block
 from orrery.config.exposure import HttpRun, PipelineRun
 from orrery.config.ingest import Files
+from orrery.config.transfer import Transfer
 
 # One block, or several that run one after the other.
 Steps = dict[str, Any] | list[dict[str, Any]]
@@ -35,7 +36,7 @@ class ExposureMeta(Block):
 
 
 # The kinds of blocks, each by the key that makes a block one of its kind.
-INGEST_KINDS: dict[str, type[Block]] = {"files": Files}
+INGEST_KINDS: dict[str, type[Block]] = {"files": Files, "transfer": Transfer}
 RUN_KINDS: dict[str, type[Block]] = {"http": HttpRun, "pipeline": PipelineRun}
 # Those that fill one table; the others can fill all tables of a source at once.
 PER_TABLE = frozenset({"files"})

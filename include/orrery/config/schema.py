@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from orrery.config.ingest import Files
+from orrery.config.kinds import INGEST_KINDS, RUN_KINDS
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_MODELS: dict[str, type[BaseModel]] = {"pipeline": Pipeline, "ingest": Files}
+# An editor shows what is possible in a block of any kind.
+_KINDS: dict[str, Mapping[str, type[BaseModel]]] = {"ingest": INGEST_KINDS, "run": RUN_KINDS}
 
 
 def write_schemas(project: Project) -> None:
@@ -32,10 +37,11 @@ def stale_schemas(project: Project) -> list[Path]:
 
 
 def _schemas(project: Project) -> dict[Path, str]:
+    schemas = {"pipeline": Pipeline.model_json_schema()}
+    for name, kinds in _KINDS.items():
+        members: Any = reduce(or_, kinds.values())
+        schemas[name] = TypeAdapter(members).json_schema()
     return {
-        project.schema_dir / f"{name}.json": json.dumps(
-            {"$schema": _DIALECT, **model.model_json_schema()}, indent=2
-        )
-        + "\n"
-        for name, model in _MODELS.items()
+        project.schema_dir / f"{name}.json": json.dumps({"$schema": _DIALECT, **schema}, indent=2) + "\n"
+        for name, schema in schemas.items()
     }

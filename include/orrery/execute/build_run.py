@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import TESTS
+from orrery.config.pipeline import INGEST, TESTS
 from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
@@ -27,6 +27,7 @@ from orrery.execute.results import read_results
 from orrery.manifest.dbt import Dbt
 from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.objects import check_object
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -80,6 +81,9 @@ class BuildRun:
 
     def execute(self) -> Counter[str]:
         """Build; raises OptionsError, DbtError, NotConfiguredError before anything runs."""
+        if self._options.uri:
+            works = [task.work for task in self._plan.tasks.values() if task.work and task.stage == INGEST]
+            check_object(works, self._options.uri, Project.find())
         left = left_out(self._tasks.values(), self._options, self._dbt)
         self._publisher = Publisher(self._store, lost=_stop_this_process)
         reporter = self._reporter = Reporter(

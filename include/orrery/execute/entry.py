@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
+from orrery.config.pipeline import INGEST
+from orrery.config.project import Project
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, refusal
+from orrery.plan.objects import check_object
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,6 +29,9 @@ def check_choices(task: Any, context: Context) -> RunOptions:
     try:
         options = RunOptions.from_context(context)
         reason = reason_to_skip(task, options)
+        if options.uri and (dag := task.get_dag()):
+            works = [other.work for other in dag.tasks if getattr(other, "stage", None) == INGEST]
+            check_object(works, options.uri, Project.find())
     except OrreryError as error:
         context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
         raise AirflowFailException(str(error)) from error

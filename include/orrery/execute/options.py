@@ -14,7 +14,8 @@ FULL_REFRESH = "full_refresh"
 VARS = "vars"
 SKIP_STAGES = "skip_stages"
 THREADS = "threads"
-OPTIONS = (SELECT, EXCLUDE, FULL_REFRESH, VARS, SKIP_STAGES, THREADS)
+URI = "uri"
+OPTIONS = (SELECT, EXCLUDE, FULL_REFRESH, VARS, SKIP_STAGES, THREADS, URI)
 MAX_THREADS = 64
 
 
@@ -27,7 +28,7 @@ class RunOptions:
     """Validated values of the trigger form.
 
     `select` and `exclude` are dbt selections, split at blanks; `variables` are dbt's vars; `threads` is
-    the number of dbt's threads, None for the profile's own.
+    the number of dbt's threads, None for the profile's own; `uri` is the one object that the run is for.
     """
 
     select: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class RunOptions:
     variables: Mapping[str, Any] | None = None
     skip_stages: frozenset[str] = frozenset()
     threads: int | None = None
+    uri: str | None = None
 
     @property
     def narrowed(self) -> bool:
@@ -69,7 +71,14 @@ class RunOptions:
             variables=variables or None,
             skip_stages=frozenset(params.get(SKIP_STAGES) or ()),
             threads=threads,
+            uri=_uri(params.get(URI)),
         )
+
+
+def _uri(value: str | None) -> str | None:
+    if value is not None and "://" not in value:
+        raise OptionsError(f"{URI}: {value!r} is no URI.\n  Write for example s3://bucket/orders/1.csv")
+    return value
 
 
 def _selection(name: str, value: str | None) -> tuple[str, ...]:

@@ -74,10 +74,13 @@ class LandingZone:
         return [file for file in files if file.modified is None or file.modified <= latest]
 
     def look(
-        self, pattern: str, *, settle: timedelta, done_marker: str | None
+        self, pattern: str, *, settle: timedelta, done_marker: str | None, only: str | None = None
     ) -> tuple[list[LandingFile], bool]:
-        """The files that match and are complete, and whether none of the others is still written."""
-        found = self.find(pattern)
+        """The files that match and are complete, and whether none of the others is still written.
+
+        :param only: the name of the one file that counts
+        """
+        found = [file for file in self.find(pattern) if only in (None, file.name)]
         complete = self.complete(found, settle=settle, done_marker=done_marker)
         return complete, done_marker is not None or len(complete) == len(found)
 

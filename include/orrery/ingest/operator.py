@@ -8,10 +8,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
+from orrery.config.ingest import Files
 from orrery.config.project import Project
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
+from orrery.plan.objects import taken_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,28 +27,28 @@ class IngestFilesOperator(BaseOperator):
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of the table
-    :param ingestion: which files, and into which table
+    :param work: which files, and into which table
     """
 
     custom_operator_name = "ingest files"
     ui_color = "#f5e6cc"
 
-    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self.nodes = nodes
-        self.ingestion = ingestion
+        self.work = work
 
     def execute(self, context: Context, event: Any = None) -> None:
         """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
-        check_choices(self, context)
+        options = check_choices(self, context)
         try:
-            self._load(context)
+            self._load(context, options.uri)
         except OrreryError as error:
             context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
             raise AirflowException(str(error)) from error
 
-    def _load(self, context: Context) -> None:
+    def _load(self, context: Context, uri: str | None) -> None:
         # Airflow's object storage and the database's driver; parsing must not pay for them.
         from orrery.ingest.errors import IngestError
         from orrery.ingest.landing import LandingZone
@@ -54,19 +56,27 @@ class IngestFilesOperator(BaseOperator):
         from orrery.ingest.target import Target
         from orrery.ingest.warehouse import connect
 
-        spec, ingestion = self.ingestion.block, self.ingestion
-        zone = LandingZone(spec.zone(Project.find()))
-        target = Target(ingestion.schema, ingestion.table, ingestion.source, ingestion.columns, spec.key)
+        spec: Files = self.work.block
+        work = self.work
+        project = Project.find()
+        zone = LandingZone(spec.zone(project))
+        # What replaces a table are all files that are there.
+        only = taken_name(work, uri, project) if uri and spec.load_mode != "replace" else None
+        if uri and only is None and spec.load_mode != "replace":
+            raise AirflowSkipException(f"This run is for {uri}, which does not match {spec.files}.")
+        target = Target(work.schema, work.table, work.of, work.columns, spec.key)
         loader = Loader(connect, target, spec, zone, context["ti"].run_id)
         loader.prepare()
-        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker)
+        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker, only=only)
         if not settled:
             self.log.info(
                 "Files are still being written; they are read when they have not changed for a while."
             )
             self._wait(None)
         pending = loader.pending(files)
-        if not pending and spec.if_missing == "wait":
+        if only is not None and not files:
+            raise IngestError(f"There is no {only} in {zone.uri}.\n  Land it, or start a run without uri.")
+        if not pending and spec.if_missing == "wait" and only is None:
             self.log.info("No new file matches %s in %s; the task waits for one.", spec.files, zone.uri)
             self._wait(files)
         if not files:
@@ -81,7 +91,7 @@ class IngestFilesOperator(BaseOperator):
         """Let the triggerer wait; the task then begins anew."""
         from orrery.ingest.trigger import LandingTrigger, digest
 
-        spec = self.ingestion.block
+        spec: Files = self.work.block
         trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
         self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
 
@@ -105,7 +115,7 @@ class IngestFilesOperator(BaseOperator):
         rejected = sum(each.merged.rejected for each in loaded)
         message = f"{len(loaded)} files" if len(loaded) != 1 else loaded[0].file
         if rejected:
-            message += f"; {rejected:,} rows are rejected, see {self.ingestion.table}__rejected"
+            message += f"; {rejected:,} rows are rejected, see {self.work.table}__rejected"
         return {
             "status": "warn" if rejected else "success",
             "seconds": None,

@@ -67,9 +67,7 @@ class BlockReader:
         return self._document.problem((*self._at, *at), what, fix, at_value=at_value)
 
 
-def _place(
-    path: Path, shown: str, section: str, name: str, table: str | None
-) -> tuple[Document, Location]:
+def _place(path: Path, shown: str, section: str, name: str, table: str | None) -> tuple[Document, Location]:
     """The file of a resource, and where its `orrery` stands in it."""
     try:
         document = read_document(path, shown)

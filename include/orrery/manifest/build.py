@@ -62,9 +62,7 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
                 slim["sources"],
                 full_refresh=pipeline.config.full_refresh,
             )
-            slim["runs"] = exposure_runs(
-                project, manifest["exposures"], slim["nodes"], [*pipelines.names]
-            )
+            slim["runs"] = exposure_runs(project, manifest["exposures"], slim["nodes"], [*pipelines.names])
             _check_files(pipeline, slim)
         except ConfigError as error:
             errors[name] = error

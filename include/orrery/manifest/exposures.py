@@ -27,10 +27,12 @@ def exposure_runs(
     """
     found: list[Resource] = []
     problems: list[Problem] = []
-    for uid, exposure in sorted(exposures.items()):
+    for _, exposure in sorted(exposures.items()):
         meta = (exposure.get("config", {}).get("meta") or exposure.get("meta") or {}).get("orrery")
         parents = [
-            parent for parent in exposure["depends_on"]["nodes"] if not parent.startswith(("source.", "metric."))
+            parent
+            for parent in exposure["depends_on"]["nodes"]
+            if not parent.startswith(("source.", "metric."))
         ]
         if meta is None or not parents or not all(parent in built for parent in parents):
             continue

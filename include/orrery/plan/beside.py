@@ -26,9 +26,7 @@ def ingest_tasks(
         task = _ingest_task(entry, by_name, sources, owner)
         tasks.append(task)
         for uid in entry["sources"]:
-            followed = any(
-                uid in other["sources"] and entry["name"] in other["after"] for other in entries
-            )
+            followed = any(uid in other["sources"] and entry["name"] in other["after"] for other in entries)
             if not followed:
                 filled_by[uid] = task.task_id
     return tasks, filled_by

@@ -128,7 +128,8 @@ class _Planner:
             task_id = self._add(tasks[entry["unique_id"]])
             self._wait(task_id, self._tasks_of(parents))
             above = self._with_ancestors(parents)
-            for test, read in tests.items():
+            for test, key in tests.items():
+                read = [uid for uid in key if uid in self.resources]
                 if not parents.isdisjoint(read) and above.issuperset(read):
                     self._wait(task_id, [test])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from importlib import import_module
 from typing import Any
 
 from airflow.sdk import (
@@ -25,16 +26,31 @@ from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
-from orrery.execute.options import EXCLUDE, FULL_REFRESH, MAX_THREADS, SELECT, SKIP_STAGES, THREADS, VARS
+from orrery.execute.options import (
+    EXCLUDE,
+    FULL_REFRESH,
+    MAX_THREADS,
+    SELECT,
+    SKIP_STAGES,
+    THREADS,
+    URI,
+    VARS,
+)
 from orrery.execute.profile import profile_config
-from orrery.ingest.operator import IngestFilesOperator
 from orrery.manifest.store import ManifestStore
-from orrery.plan.model import Ingestion, PipelinePlan, TaskKind, TaskPlan
+from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan, Work
 
 # The operators of nodes by `execute`.
 NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
     "build": BuiltNodeOperator,
     "per_model": PerModelOperator,
+}
+# The operators of work beside dbt by its kind; imported when a pipeline has such work, for some of them bring
+# the library of a provider with them.
+WORK_OPERATORS = {
+    "files": "orrery.ingest.operator.IngestFilesOperator",
+    "http": "orrery.ingest.exposure.HttpOperator",
+    "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
 # Tasks of a build take no worker, but each running one counts against its DAG.
 MAX_ACTIVE_TASKS = 1000
@@ -73,6 +89,12 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
     return dag
 
 
+def _work_operator(work: Work) -> type[BaseOperator]:
+    module, _, name = WORK_OPERATORS[work.kind].rpartition(".")
+    operator: type[BaseOperator] = getattr(import_module(module), name)
+    return operator
+
+
 def asset_of(pipeline: str) -> Asset:
     """The asset that a pipeline updates when it has succeeded."""
     return Asset(name=f"orrery_{pipeline}", uri=f"orrery://pipeline/{pipeline}")
@@ -83,21 +105,21 @@ def _schedule(plan: PipelinePlan, project: Project) -> Any:
     if config.after:
         return AssetAll(*(asset_of(name) for name in config.after))
     if config.on_files:
-        ingestions = (task.ingestion for task in plan.tasks.values())
-        return AssetAny(*(_landing_asset(each, project) for each in ingestions if each))
+        works = (task.work for task in plan.tasks.values() if task.work and task.work.kind == "files")
+        return AssetAny(*(_landing_asset(work, project) for work in works))
     return config.schedule
 
 
-def _landing_asset(ingestion: Ingestion, project: Project) -> Asset:
+def _landing_asset(work: Work, project: Project) -> Asset:
     """The asset that the arrival of files for a source updates."""
     # Few pipelines need it, and every parse would pay for it.
     from orrery.ingest.trigger import FilesArrivedTrigger
 
-    name = f"orrery_landing_{ingestion.source}"
-    trigger = FilesArrivedTrigger.of(ingestion.block, project)
+    name = f"orrery_landing_{work.of}"
+    trigger = FilesArrivedTrigger.of(work.block, project)
     return Asset(
         name=name,
-        uri=f"orrery://landing/{ingestion.source}",
+        uri=f"orrery://landing/{work.of}",
         watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)],
     )
 
@@ -124,7 +146,7 @@ def _params(plan: PipelinePlan) -> dict[str, Param]:
             description="All but these nodes of the pipeline, in dbt's selection syntax.",
         ),
         FULL_REFRESH: Param(
-            False,
+            plan.config.full_refresh,
             type="boolean",
             title="Full refresh",
             description="Rebuild incremental models and seeds from nothing (dbt --full-refresh).",
@@ -150,6 +172,12 @@ def _params(plan: PipelinePlan) -> dict[str, Param]:
             maximum=MAX_THREADS,
             title="Threads",
             description="How many nodes dbt runs at once; by default what the profile says.",
+        ),
+        URI: Param(
+            None,
+            type=["null", "string"],
+            title="URI",
+            description="Only this object is brought in, such as s3://bucket/orders/1.csv.",
         ),
     }
 
@@ -249,12 +277,15 @@ class _Builder:
             arguments["owner"] = task.owner
         if task.always:
             arguments["trigger_rule"] = TriggerRule.ALL_DONE
+        elif task.kind is TaskKind.EXPOSURE:
+            # Not after a run that has left out all its models, or in which they were stale.
+            arguments["trigger_rule"] = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
         operator: BaseOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
-        elif task.ingestion:
-            operator = IngestFilesOperator(
-                stage=task.stage, nodes=task.nodes, ingestion=task.ingestion, **arguments
+        elif task.work:
+            operator = _work_operator(task.work)(
+                stage=task.stage, nodes=task.nodes, work=task.work, **arguments
             )
         else:
             operator = NODE_OPERATORS[self.plan.config.execute](

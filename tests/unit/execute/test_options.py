@@ -110,7 +110,7 @@ def test_from_the_context_of_a_task(conf: dict[str, Any] | None) -> None:
     [
         ("selects", "Did you mean 'select'?"),
         ("full-refresh", "Did you mean 'full_refresh'?"),
-        ("zzz", "Known choices: exclude, full_refresh, select, skip_stages, threads, vars."),
+        ("zzz", "Known choices: exclude, full_refresh, select, skip_stages, threads, uri, vars."),
     ],
 )
 def test_an_unknown_choice_gets_the_nearest_one(key: str, fix: str) -> None:

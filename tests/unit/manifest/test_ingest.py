@@ -73,7 +73,13 @@ def test_a_block_on_a_table(write_project: WriteProject) -> None:
     found = read(write_project, block(TABLE, "files: orders/*.csv\nkey: [id]\nsettle: 30s"))
     content = {"files": "orders/*.csv", "key": ["id"], "settle": "30s"}
     assert found == [
-        {"name": "shop__orders", "kind": "files", "block": content, "source": "source.tiny.shop.orders"}
+        {
+            "name": "shop__orders",
+            "kind": "files",
+            "block": content,
+            "sources": ["source.tiny.shop.orders"],
+            "after": [],
+        }
     ]
 
 
@@ -98,7 +104,7 @@ MISTAKES = {
         "      |               ^^^^^^\n"
         "  Did you mean 'files'?"
     ),
-    "path: orders/*.csv": "  Write one of: files.",
+    "path: orders/*.csv": "  Write one of: files, transfer.",
     "files: orders/*.csv\nkeys: [id]": (
         "dbt/models/shop/_sources.yml:10:17: unknown key 'keys'\n"
         "   10 |                 keys: [id]\n"

@@ -21,11 +21,12 @@ def plan(
     stages: dict[str, set[str]] | None = None,
     groups: Any = (),
     ingest: Any = (),
+    runs: Any = (),
     **settings: Any,
 ) -> PipelinePlan:
     """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
 
-    `ingest` are the unique ids of sources that files fill.
+    `ingest` are the unique ids of sources that files fill, or whole entries; `runs` are those of exposures.
     """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
@@ -34,10 +35,14 @@ def plan(
             "name": uid.split(".", 2)[2].replace(".", "__"),
             "kind": "files",
             "block": {"files": "a.csv"},
-            "source": uid,
+            "sources": [uid],
+            "after": [],
         }
+        if isinstance(uid, str)
+        else uid
         for uid in ingest
     ]
+    slim["runs"] = list(runs)
     own = dict.fromkeys(stages or {}, ("path:x",))
     config = Pipeline.model_validate({"select": "*", "stages": own, **settings})
     document = Document("dbt/pipelines/shop.yml", {}, {}, {}, ())

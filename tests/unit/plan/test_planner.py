@@ -153,9 +153,9 @@ def test_what_reads_a_source_waits_for_its_data() -> None:
     assert made.stages[0] == "ingest"
     task = made.tasks["ingest.app__refunds"]
     assert task.kind is TaskKind.INGEST
-    assert task.ingestion
-    assert (task.ingestion.schema, task.ingestion.table) == ("landing", "r")
-    assert task.ingestion.source == "app.refunds"
+    assert task.work
+    assert (task.work.schema, task.work.table) == ("landing", "r")
+    assert task.work.of == "app.refunds"
 
 
 def test_source_tests_gate_even_when_the_others_come_last() -> None:
