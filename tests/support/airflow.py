@@ -34,6 +34,10 @@ class Airflow:
         answer: Json = self._http.post(f"/api/v2{path}", json=body).raise_for_status().json()
         return answer
 
+    def delete(self, path: str) -> None:
+        """Ask for DELETE /api/v2<path>."""
+        self._http.delete(f"/api/v2{path}").raise_for_status()
+
     def status_of(self, path: str) -> int:
         """The HTTP status of the answer to GET <path>, which the web interface asks for."""
         return self._http.get(path).status_code

@@ -67,6 +67,31 @@ sources:
             data_type: bigint
 """,
     "models/trial/watched/trial_watched.sql": "select id from {{ source('trial_watching', 'watched') }}\n",
+    # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
+    "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
+    "models/trial/exposed/trial_exposed.yml": """\
+models:
+  - name: trial_exposed
+    columns:
+      - name: id
+        data_tests: [not_null]
+exposures:
+  - name: trial_call
+    type: dashboard
+    owner: {name: Ann}
+    depends_on: [ref('trial_exposed')]
+    config:
+      meta:
+        orrery:
+          run:
+            http: {connection: trial_service, endpoint: /refresh, json: {board: 7}}
+  - name: trial_next
+    type: application
+    owner: {name: Ann}
+    depends_on: [ref('trial_exposed')]
+    config:
+      meta: {orrery: {run: {pipeline: trial_bookings}}}
+""",
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -202,6 +227,7 @@ PIPELINES = {
     },
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
+    "trial_exposed": "select: path:models/trial/exposed\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
 from orrery.config.errors import OrreryError
+from orrery.execute.results import RESULT_KEY, refusal
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 
 class IngestError(OrreryError):
@@ -16,3 +26,18 @@ class FileError(IngestError):
         place = f"{file}:{line}" if line else file
         super().__init__(f"{place}: {what}\n  {fix}")
         self.what = what
+
+
+class UnconfiguredError(IngestError):
+    """Airflow lacks a connection, which no retry mends."""
+
+
+@contextmanager
+def explained(context: Context) -> Iterator[None]:
+    """End a task with errors as users see them: in its log, and in its XCom for the summary of the run."""
+    try:
+        yield
+    except OrreryError as error:
+        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        final = isinstance(error, UnconfiguredError)
+        raise (AirflowFailException if final else AirflowException)(str(error)) from error

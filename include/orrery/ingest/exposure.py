@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import BaseOperator, Connection
+from airflow.sdk.exceptions import AirflowException
 
-from orrery.config.errors import OrreryError
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, summary
 from orrery.ingest.connections import require
+from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -42,47 +42,39 @@ class HttpOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Call; raises AirflowException for an answer that is an error, or none."""
         check_choices(self, context)
+        with explained(context):
+            answer = self._call(context["ti"].run_id)
+        self.log.info("%s", answer)
+        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": answer})
+
+    def _call(self, run_id: str) -> str:
+        """What the service answered, in short; raises IngestError."""
         call: Http = self.work.block.http
-        try:
-            known = require(call.connection, _EXAMPLE)
-        except OrreryError as error:
-            raise AirflowFailException(str(error)) from error
-        host = str(known.host or "")
-        base = host if "://" in host else f"{known.schema or 'http'}://{host}"
-        if known.port:
-            base += f":{known.port}"
-        body = {**(call.json_body or {}), "pipeline": self.dag_id, "run_id": context["ti"].run_id}
-        body["exposure"] = self.work.of
+        known = require(call.connection, _EXAMPLE)
+        what = f"{call.method} {call.endpoint} of the connection {call.connection!r}"
+        context = {"pipeline": self.dag_id, "run_id": run_id, "exposure": self.work.of}
         try:
             answer = httpx.request(
                 call.method,
-                base + call.endpoint,
-                json=body if call.method != "GET" else None,
+                _base(known) + call.endpoint,
+                json=(call.json_body or {}) | context if call.method != "GET" else None,
                 auth=(known.login, known.password or "") if known.login else None,
                 headers={name: str(value) for name, value in known.extra_dejson.items()},
                 timeout=call.timeout.total_seconds(),
             )
         except httpx.HTTPError as error:
-            what = str(error) or type(error).__name__
-            raise AirflowException(
-                f"{call.method} {call.endpoint} of the connection {call.connection!r} fails: {what}"
-            ) from None
-        self.log.info("%s %s: %s", call.method, call.endpoint, answer.status_code)
+            told = str(error) or type(error).__name__
+            raise IngestError(f"{what} fails: {told}\n  Check the connection, and the service.") from None
         if not answer.is_success:
-            raise AirflowException(
-                f"{call.method} {call.endpoint} of the connection {call.connection!r} is answered with "
-                f"{answer.status_code}: {answer.text[:_LONGEST]}"
-            )
-        context["ti"].xcom_push(
-            key=RESULT_KEY,
-            value={
-                "status": "success",
-                "seconds": round(answer.elapsed.total_seconds(), 3),
-                "rows_affected": None,
-                "message": f"{call.method} {call.endpoint}: {answer.status_code}",
-                "nodes": [],
-            },
-        )
+            raise IngestError(f"{what} is answered with {answer.status_code}: {answer.text[:_LONGEST]}")
+        return f"{call.method} {call.endpoint}: {answer.status_code}"
+
+
+def _base(connection: Connection) -> str:
+    """The URL of a connection of type http, without a path."""
+    host = str(connection.host or "")
+    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
+    return f"{base}:{connection.port}" if connection.port else base
 
 
 class PipelineOperator(TriggerDagRunOperator):
@@ -113,3 +105,12 @@ class PipelineOperator(TriggerDagRunOperator):
         """Start the pipeline; raises what Airflow's own operator raises."""
         check_choices(self, context)
         super().execute(context)
+
+    def execute_complete(self, context: Context, event: tuple[str, dict[str, Any]]) -> None:
+        """Take over how the run has ended; raises AirflowException when it has failed."""
+        with explained(context):
+            try:
+                super().execute_complete(context, event)
+            except AirflowException as error:
+                name = self.work.block.pipeline
+                raise IngestError(f"{name}: {error}\n  ./orrery retry {name} --failed") from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from orrery.config.errors import OrreryError
 from orrery.config.ingest import Files
 from orrery.config.project import Project
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, refusal
+from orrery.execute.results import RESULT_KEY
+from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 from orrery.plan.objects import taken_name
 
@@ -42,15 +42,11 @@ class IngestFilesOperator(BaseOperator):
     def execute(self, context: Context, event: Any = None) -> None:
         """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
         options = check_choices(self, context)
-        try:
+        with explained(context):
             self._load(context, options.uri)
-        except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            raise AirflowException(str(error)) from error
 
     def _load(self, context: Context, uri: str | None) -> None:
         # Airflow's object storage and the database's driver; parsing must not pay for them.
-        from orrery.ingest.errors import IngestError
         from orrery.ingest.landing import LandingZone
         from orrery.ingest.load import Loader
         from orrery.ingest.target import Target

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg2
-from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
 
-from orrery.ingest.errors import IngestError
+from orrery.ingest.connections import require
 
 CONNECTION = "warehouse_loader"
 
@@ -16,16 +14,10 @@ CONNECTION = "warehouse_loader"
 def connect() -> Any:
     """A psycopg2 connection as the role that writes the landing schema.
 
-    Raises IngestError when Airflow does not know the connection, psycopg2.OperationalError when nobody
+    Raises UnconfiguredError when Airflow does not know the connection, psycopg2.OperationalError when nobody
     answers.
     """
-    try:
-        known = Connection.get(CONNECTION)
-    except AirflowNotFoundException:
-        raise IngestError(
-            f"Airflow has no connection {CONNECTION!r}, with which files are loaded into the warehouse.\n"
-            f"  Set AIRFLOW_CONN_{CONNECTION.upper()}=postgres://user:password@host:5432/database"
-        ) from None
+    known = require(CONNECTION, "postgres://user:password@host:5432/database")
     return psycopg2.connect(
         host=known.host,
         port=known.port or 5432,
