@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from airflow.sdk import Asset, AssetAll, TriggerRule
+from airflow.sdk import Asset, AssetAll, AssetAny, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
 from click.testing import CliRunner
 
@@ -268,6 +268,9 @@ def test_one_pipeline_after_another(copy: Project) -> None:
     assert assets(second) == {"orrery://pipeline/booking_analytics"}
     assert assets(third) == {"orrery://pipeline/booking_analytics", "orrery://pipeline/second"}
     assert isinstance(third.timetable.asset_condition, AssetAll)
+    either = dags["fourth"].timetable.asset_condition
+    assert isinstance(either, AssetAny)
+    assert either == AssetAny(*third.timetable.asset_condition.objects)
     # Nobody waits for the third.
     assert "finished" in second.task_dict
     assert "finished" not in third.task_dict

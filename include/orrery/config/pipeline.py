@@ -66,7 +66,10 @@ Selections = Annotated[
 class After(Block):
     """Start when other pipelines have succeeded."""
 
-    after: Names = Field(description="Run after each of these pipelines has succeeded.", min_length=1)
+    after: Names = Field(description="Run after these pipelines have succeeded.", min_length=1)
+    when: Literal["all", "any"] = Field(
+        "all", description="all: once each of them has succeeded since; any: whenever one of them has."
+    )
 
 
 def _off(value: Any) -> Any:

@@ -21,7 +21,7 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import BUILD, FINISHED, INGEST, Pipeline
+from orrery.config.pipeline import BUILD, FINISHED, INGEST, After, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
@@ -102,8 +102,9 @@ def asset_of(pipeline: str) -> Asset:
 
 def _schedule(plan: PipelinePlan, project: Project) -> Any:
     config = plan.config
-    if config.after:
-        return AssetAll(*(asset_of(name) for name in config.after))
+    if isinstance(config.schedule, After):
+        condition = AssetAny if config.schedule.when == "any" else AssetAll
+        return condition(*(asset_of(name) for name in config.schedule.after))
     if config.on_files:
         works = (task.work for task in plan.tasks.values() if task.work and task.work.kind == "files")
         return AssetAny(*(_landing_asset(work, project) for work in works))
