@@ -7,29 +7,18 @@ check it; what is asked for and not known is kept in `unknown`.
 from __future__ import annotations
 
 import json
-import re
 import secrets as random
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
+from typing import Self
 
-from services.kubernetes_checks import InvalidError, check_pod, check_spark_application, selected
-from services.kubernetes_pods import Cluster, Json, Pod, log_lines, now, stamp
+from services.kubernetes_checks import StatusError, check_pod, check_spark_application, selected
+from services.kubernetes_http import HttpServer
+from services.kubernetes_pods import Cluster, Json, Pod
 
-PODS = r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods"
-EVENTS = r"/api/v1/namespaces/(?P<namespace>[^/]+)/events"
-SPARKS = r"/apis/sparkoperator\.k8s\.io/v1beta2/namespaces/(?P<namespace>[^/]+)/sparkapplications"
-NAME = r"/(?P<name>[^/]+)"
 Key = tuple[str, str]
-
-
-class StatusError(Exception):
-    """An answer that is an error: HTTP status, reason and message."""
 
 
 class KubernetesServer:
@@ -63,11 +52,10 @@ class KubernetesServer:
         self.deleted: list[str] = []
         self.unknown: list[str] = []
         self.changed = threading.Condition()
-        self._closing = False
+        self.closing = False
         # Every pod that there ever was: none may outlive the server.
         self._made: list[Pod] = []
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
-        self._http.daemon_threads = True
+        self._http = HttpServer(self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -94,7 +82,7 @@ class KubernetesServer:
 
     def close(self) -> None:
         """End all that runs."""
-        self._closing = True
+        self.closing = True
         self.notify()
         for pod in self._made:
             pod.close()
@@ -121,7 +109,7 @@ class KubernetesServer:
     def wait(self, condition: Callable[[], bool], seconds: float = 3600) -> bool:
         """Wait until something is the case; False when it is not within `seconds`, or the server closes."""
         with self.changed:
-            return self.changed.wait_for(lambda: self._closing or condition(), seconds) and not self._closing
+            return self.changed.wait_for(lambda: self.closing or condition(), seconds) and not self.closing
 
     # What the API does
 
@@ -238,141 +226,11 @@ class KubernetesServer:
             "args": spec.get("arguments") or [],
             **{key: own[key] for key in ("env", "envFrom", "volumeMounts") if key in own},
         }
-        made: Json = {"restartPolicy": "Never", "containers": [container], "volumes": spec.get("volumes") or []}
+        made: Json = {
+            "restartPolicy": "Never",
+            "containers": [container],
+            "volumes": spec.get("volumes") or [],
+        }
         if "initContainers" in own:
             made["initContainers"] = own["initContainers"]
         return made
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection to the server."""
-
-    api: KubernetesServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def do_PATCH(self) -> None:
-        self._answer("PATCH")
-
-    def do_DELETE(self) -> None:
-        self._answer("DELETE")
-
-    def _answer(self, method: str) -> None:
-        parts = urlsplit(self.path)
-        query = dict(parse_qsl(parts.query))
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        try:
-            if self.headers.get("Authorization") != f"Bearer {self.api.token}":
-                raise StatusError(401, "Unauthorized", "Unauthorized")
-            for verb, pattern, act in _ROUTES:
-                match = re.fullmatch(pattern, parts.path)
-                if verb == method and match:
-                    body = json.loads(raw) if raw else {}
-                    found = act(self.api, match.groupdict(), query, body)
-                    self._send(found)
-                    return
-            self.api.unknown.append(f"{method} {self.path}")
-            raise StatusError(404, "NotFound", "the server could not find the requested resource")
-        except InvalidError as error:
-            self._fail(422, "Invalid", str(error))
-        except StatusError as error:
-            self._fail(*error.args)
-
-    def _fail(self, status: int, reason: str, message: str) -> None:
-        content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
-        self._send({**content, "reason": reason, "message": message}, status)
-
-    def _send(self, content: Any, status: int = 200) -> None:
-        """Send JSON, or a stream of texts."""
-        self.send_response(status)
-        if isinstance(content, dict):
-            raw = json.dumps(content).encode()
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-            return
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        with suppress(BrokenPipeError, ConnectionResetError):
-            for text in content:
-                part = text.encode()
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-            self.wfile.write(b"0\r\n\r\n")
-
-
-def _log(api: KubernetesServer, at: Mapping[str, str], query: Mapping[str, str], _: Json) -> Iterator[str]:
-    pod = api.pod(at["namespace"], at["name"])
-    container = query.get("container") or pod.container["name"]
-    if container != pod.container["name"]:
-        known = [each["name"] for each in pod.manifest["spec"].get("initContainers") or []]
-        if container in known:
-            return iter(())
-        raise StatusError(400, "BadRequest", f"container {container} is not valid for pod {pod.name}")
-    if "waiting" in pod.state:
-        why = pod.state["waiting"]["reason"]
-        raise StatusError(
-            400, "BadRequest", f'container "{container}" in pod "{pod.name}" is waiting to start: {why}'
-        )
-    since = float(query["sinceSeconds"]) if "sinceSeconds" in query else None
-    tail = int(query["tailLines"]) if "tailLines" in query else None
-    return _log_stream(api, pod, query, since, tail)
-
-
-def _log_stream(
-    api: KubernetesServer, pod: Pod, query: Mapping[str, str], since: float | None, tail: int | None
-) -> Iterator[str]:
-    timestamps = query.get("timestamps", "").lower() == "true"
-    given = len(pod.lines)
-    yield from log_lines(pod, pod.read(since, tail), timestamps=timestamps)
-    while query.get("follow", "").lower() == "true" and not (pod.ended and given >= len(pod.lines)):
-        if not api.wait(lambda: pod.ended or len(pod.lines) > given):
-            return
-        new = pod.lines[given:]
-        given += len(new)
-        yield from log_lines(pod, new, timestamps=timestamps)
-
-
-def _events(api: KubernetesServer, at: Mapping[str, str], query: Mapping[str, str], _: Json) -> Any:
-    found = api.events(at["namespace"], query)
-    if query.get("watch", "").lower() == "true":
-        return _event_stream(api, at["namespace"], query)
-    return {"apiVersion": "v1", "kind": "EventList", "metadata": {"resourceVersion": "1"}, "items": found}
-
-
-def _event_stream(api: KubernetesServer, namespace: str, query: Mapping[str, str]) -> Iterator[str]:
-    seen = 0
-    deadline = time.monotonic() + float(query.get("timeoutSeconds") or 60)
-    while time.monotonic() < deadline:
-        new = api.events(namespace, query)[seen:]
-        seen += len(new)
-        for event in new:
-            yield json.dumps({"type": "ADDED", "object": event}) + "\n"
-        left = max(deadline - time.monotonic(), 0)
-        api.wait(lambda: len(api.events(namespace, query)) > seen, left)
-        if api._closing:
-            return
-
-
-Act = Callable[[KubernetesServer, Mapping[str, str], Mapping[str, str], Json], Any]
-_ROUTES: list[tuple[str, str, Act]] = [
-    ("POST", PODS, lambda api, at, _, body: api.create_pod(body, at["namespace"])),
-    ("GET", PODS, lambda api, at, query, _: api.list_pods(at["namespace"], query)),
-    ("GET", PODS + NAME, lambda api, at, *_: api.pod(**at).as_json()),
-    ("PATCH", PODS + NAME, lambda api, at, _, body: api.patch_pod(**at, body=body)),
-    ("DELETE", PODS + NAME, lambda api, at, *_: api.delete_pod(**at)),
-    ("GET", PODS + NAME + "/log", _log),
-    ("GET", EVENTS, _events),
-    ("POST", SPARKS, lambda api, at, _, body: api.create_application(body, at["namespace"])),
-    ("GET", SPARKS + NAME + "(/status)?", lambda api, at, *_: api.application(**at)),
-    ("DELETE", SPARKS + NAME, lambda api, at, *_: api.delete_application(**at)),
-]

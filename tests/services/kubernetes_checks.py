@@ -23,13 +23,19 @@ class InvalidError(Exception):
     """An object that a cluster would not take; says what is wrong with it."""
 
 
+class StatusError(Exception):
+    """An answer that is an error: HTTP status, reason and message."""
+
+
 def check_pod(pod: Mapping[str, Any]) -> None:
     """Raise InvalidError for what Kubernetes' schema does not know, and for what it checks beyond that."""
     try:
         kubernetes_validate.validate(dict(pod), VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
         place = ".".join(str(part) for part in error.path)
-        raise InvalidError(f"Pod {pod['metadata'].get('name')} is invalid: {place}: {error.message}") from None
+        raise InvalidError(
+            f"Pod {pod['metadata'].get('name')} is invalid: {place}: {error.message}"
+        ) from None
     metadata, spec = pod["metadata"], pod["spec"]
     _check_metadata(metadata)
     volumes = [volume["name"] for volume in spec.get("volumes") or []]

@@ -1,4 +1,4 @@
-"""Pods of the stand-in for Kubernetes: each runs the command of its container as a process of this machine."""
+"""Pods of the stand-in for Kubernetes: each runs its container's command as a process."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ from jinja2 import (
 )
 
 from orrery.config.errors import ConfigError, Problem, suggest
-from orrery.config.kubernetes import URI_VARIABLE, Job, Spark
+from orrery.config.kubernetes import Job, Spark
 from orrery.config.project import Project
+from orrery.config.workload import URI_VARIABLE
 
 # Those that come with this package; a project's own of the same name go first.
 SHIPPED = Path(__file__).resolve().parents[2] / "templates"

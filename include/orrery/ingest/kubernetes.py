@@ -211,14 +211,12 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
     def _submit(self, context: Context) -> None:
         try:
             super()._submit(context)
-        except (AirflowException, ApiException, HTTPError) as error:
-            # It has not started; what there is of it would go on trying.
-            what = str(error)
-            if isinstance(error, AirflowException):
-                what = self._early_failure() or what
+        except Exception as error:
+            # It has not come to run; what there is of it would go on trying.
+            why = self._early_failure() if isinstance(error, AirflowException) else None
             self.launcher.delete_spark_job(self.name)  # type: ignore[no-untyped-call]
-            if isinstance(error, AirflowException):
-                raise AirflowException(what) from error
+            if why:
+                raise AirflowException(why) from error
             raise
 
     def _early_failure(self) -> str | None:

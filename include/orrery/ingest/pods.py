@@ -48,7 +48,9 @@ def failure(client: CoreV1Api, pod: Any, container: str, label: str, timeout: ti
     name = pod.metadata.name
     ended = next(_ended(pod), None)
     told = f"The pod {name} of {label}"
-    if timeout is not None and pod.status.phase == "Pending":
+    if pod.status.reason == "DeadlineExceeded":
+        told += " did not end in time."
+    elif timeout is not None and pod.status.phase == "Pending":
         told += f" did not start in time: {_state(pod)}; it is deleted."
     elif timeout is not None:
         told += f" did not end within its timeout of {timeout}; it is deleted."
@@ -86,9 +88,14 @@ def _state(pod: Any) -> str:
 
 def _tail(client: CoreV1Api, pod: Any, container: str) -> str:
     try:
-        found = client.read_namespaced_pod_log(
-            pod.metadata.name, pod.metadata.namespace, container=container, tail_lines=TAIL_LINES
+        answer = client.read_namespaced_pod_log(
+            pod.metadata.name,
+            pod.metadata.namespace,
+            container=container,
+            tail_lines=TAIL_LINES,
+            _preload_content=False,
         )
+        found = answer.data.decode(errors="replace")
     except (ApiException, HTTPError):
         statuses = pod.status.container_statuses or []
         kept = (each.state.terminated for each in statuses if each.name == container and each.state)
