@@ -161,7 +161,7 @@ def _event_stream(api: KubernetesServer, namespace: str, query: Mapping[str, str
             return
 
 
-Act = Callable[[KubernetesServer, Mapping[str, str], Mapping[str, str], Json], Any]
+Act = Callable[[Any, Mapping[str, str], Mapping[str, str], Json], Any]
 _ROUTES: list[tuple[str, str, Act]] = [
     ("POST", PODS, lambda api, at, _, body: api.create_pod(body, at["namespace"])),
     ("GET", PODS, lambda api, at, query, _: api.list_pods(at["namespace"], query)),

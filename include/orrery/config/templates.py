@@ -109,17 +109,19 @@ class _Source:
         except TemplateError as error:
             fix = f"The template knows: {', '.join(sorted(values))}, and the keys of the block."
             self._fail(str(error.message), fix, self._line_of(error))
-        except (TypeError, ValueError, yaml.YAMLError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
             what = str(error).replace("\n", " ")
             self._fail(what, "Correct the expression in this line.", self._line_of(error))
 
     def parsed(self, text: str, kind: str) -> dict[str, Any]:
         """The Kubernetes object in the text that the template made."""
         try:
-            found = yaml.load(text, Loader=yaml.CSafeLoader)
+            # The other loader, in C, does not tell where a mistake is.
+            found = yaml.load(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
-            line = text.splitlines()[mark.line].strip() if mark and mark.line < text.count("\n") else ""
+            lines = text.splitlines()
+            line = lines[mark.line].strip() if mark and mark.line < len(lines) else ""
             self._fail(
                 f"what it makes is no YAML: {error.problem}: {line}",
                 'Write values alone, {{ a ~ "/" ~ b }} and not {{ a }}/{{ b }}; they bring their own quotes.',
