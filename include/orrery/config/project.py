@@ -60,6 +60,11 @@ class Project:
         """The folder of the committed JSON Schemas."""
         return self.root / "include" / "schema"
 
+    @property
+    def template_dir(self) -> Path:
+        """The folder of the templates of Kubernetes objects."""
+        return self.root / "include" / "templates"
+
     def relative(self, path: Path) -> str:
         """`path` as it is shown to people: relative to the project where it lies inside."""
         try:

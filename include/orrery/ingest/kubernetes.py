@@ -1,0 +1,236 @@
+"""The operators of what runs in a Kubernetes cluster, on those of Airflow's Kubernetes provider.
+
+A worker only submits and cleans up; in between Airflow's triggerer waits, and passes the log on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.operators.spark_kubernetes import SparkKubernetesOperator
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, make_safe_label_value
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+from orrery.config.errors import OrreryError
+from orrery.config.kubernetes import Job, JobIngest, Spark
+from orrery.config.project import Project
+from orrery.config.templates import render_template
+from orrery.execute.entry import check_choices
+from orrery.execute.results import RESULT_KEY, refusal
+from orrery.ingest.connections import require
+from orrery.ingest.errors import IngestError
+from orrery.ingest.pods import UnavailableError, failure, refused, unknown_keys
+from orrery.plan.model import Ingestion
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+EXAMPLE = "'kubernetes://?kube_config_path=/path/to/kubeconfig'"
+# Images can be large, and clusters that grow need time for a new machine.
+STARTUP_SECONDS = 600
+STARTUP_CHECK_SECONDS = 2
+POLL_SECONDS = 2
+LOG_SECONDS = 10
+# What Kubernetes and the Spark operator put behind it has to fit into 63 characters.
+NAME_LENGTH = 40
+_ERRORS = (OrreryError, AirflowException, ApiException, ConfigException, HTTPError)
+
+
+class KubernetesOperator(KubernetesPodOperator):
+    """What both operators have in common.
+
+    :param stage: the stage that the task is in; a run may leave whole stages out
+    :param nodes: dbt unique ids of what the task fills
+    :param ingestion: `block` says what runs, `source` what it is for
+    """
+
+    # The block is dbt's; Airflow's own Jinja has no part in it.
+    template_fields = ()
+    ui_color = "#f5e6cc"
+
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
+        block: Any = ingestion.block
+        self.settings: Job | Spark = block.job if isinstance(block, JobIngest) else block.spark
+        super().__init__(
+            **{
+                "execution_timeout": self.settings.timeout,
+                "kubernetes_conn_id": self.settings.connection,
+                "deferrable": True,
+                "startup_timeout_seconds": STARTUP_SECONDS,
+                "startup_check_interval_seconds": STARTUP_CHECK_SECONDS,
+                "poll_interval": POLL_SECONDS,
+                "logging_interval": LOG_SECONDS,
+                "log_events_on_failure": True,
+                "log_pod_spec_on_failure": False,
+                "on_finish_action": "delete_pod",
+                **kwargs,
+            }
+        )
+        self.stage = stage
+        self.nodes = nodes
+        self.ingestion = ingestion
+        self._timed_out = False
+
+    def execute(self, context: Context) -> None:
+        """Submit, and let the triggerer wait.
+
+        Raises AirflowFailException where no retry helps, and AirflowSkipException when the run leaves it out.
+        """
+        check_choices(self, context)
+        try:
+            require(self.settings.connection, EXAMPLE)
+            self._prepare(self._rendered(context))
+            self._submit(context)
+        except _ERRORS as error:
+            self._fail(context, error)
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
+        """End the task when the triggerer says that the pod has ended, or that its time is over."""
+        self._timed_out = event["status"] == "timeout"
+        try:
+            self._prepare(self._rendered(context))
+            super().trigger_reentry(context, event)
+        except _ERRORS as error:
+            self._fail(context, error)
+        context["ti"].xcom_push(
+            key=RESULT_KEY,
+            value={
+                "status": "success",
+                "seconds": None,
+                "rows_affected": None,
+                "message": f"{event['name']} has succeeded",
+                "nodes": [],
+            },
+        )
+
+    def cleanup(
+        self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None
+    ) -> None:
+        """Delete the pod; raises AirflowException with the end of its log when it has not succeeded."""
+        what = ""
+        if remote_pod and remote_pod.status.phase != "Succeeded":
+            # Now: the log goes with the pod.
+            timeout = self.settings.timeout if self._timed_out else None
+            what = failure(self.client, remote_pod, self.base_container_name, self.ingestion.source, timeout)
+        try:
+            super().cleanup(pod, remote_pod, xcom_result, context)
+        except AirflowException:
+            raise AirflowException(what) from None
+
+    def _submit(self, context: Context) -> None:
+        super().execute(context)
+
+    def _prepare(self, manifest: dict[str, Any]) -> None:
+        """Take over what the template has made."""
+        raise NotImplementedError
+
+    def _rendered(self, context: Context) -> dict[str, Any]:
+        """The object of the template, with the names and labels of this task."""
+        ti = context["ti"]
+        name = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower())[:NAME_LENGTH].strip("-")
+        labels = {"pipeline": ti.dag_id, "task": ti.task_id, "run": context["run_id"]}
+        return render_template(
+            Project.find(),
+            self.settings,
+            name=name or "orrery",
+            labels={f"orrery/{key}": make_safe_label_value(value) for key, value in labels.items()},
+            uri=context["params"].get("uri") or "",
+        )
+
+    def _fail(self, context: Context, error: Exception) -> NoReturn:
+        """End the task with `error`, in words for users."""
+        told = self._told(error)
+        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(told))
+        if isinstance(told, AirflowException):
+            raise told
+        again = isinstance(told, UnavailableError)
+        raise (AirflowException if again else AirflowFailException)(str(told)) from error
+
+    def _told(self, error: Exception) -> Exception:
+        connection = self.settings.connection
+        if isinstance(error, ApiException):
+            return refused(error, connection)
+        if isinstance(error, ConfigException):
+            return IngestError(f"The connection {connection!r} leads to no cluster: {error}")
+        if isinstance(error, HTTPError):
+            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {error}")
+        return error
+
+
+class JobOperator(KubernetesOperator):
+    """Runs a pod to its end, and fails when it does.
+
+    Its parameters are those of KubernetesOperator, with a block of kind `job`.
+    """
+
+    custom_operator_name = "job"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.namespace = self.settings.namespace
+        # Kubernetes keeps the end of the log, should the pod be gone before it is read.
+        self.termination_message_policy = "FallbackToLogsOnError"
+
+    def _prepare(self, manifest: dict[str, Any]) -> None:
+        pod = PodGenerator.deserialize_model_dict(manifest)
+        kept = ApiClient().sanitize_for_serialization(pod)
+        unknown = unknown_keys(manifest, kept)
+        if unknown:
+            raise IngestError(
+                f"include/templates/{self.settings.template}: a pod has no {', '.join(unknown)}\n"
+                "  See `kubectl explain pod.spec`."
+            )
+        self.pod_template_dict = manifest
+
+
+class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignore[misc]
+    """Runs a Spark application to its end, and fails when its driver does.
+
+    Its parameters are those of KubernetesOperator, with a block of kind `spark`. A cluster in which the
+    Spark operator is installed runs it.
+    """
+
+    custom_operator_name = "spark"
+
+    @property
+    def custom_obj_api(self) -> CustomObjectsApi:
+        """The client of the task's connection; the provider would take the one that was made last."""
+        return self.hook.custom_object_client
+
+    def _prepare(self, manifest: dict[str, Any]) -> None:
+        self.template_spec = manifest
+        given = KubernetesHook(conn_id=self.settings.connection).get_namespace()
+        self.namespace = self.settings.namespace or given or self._incluster_namespace or "default"
+
+    def _submit(self, context: Context) -> None:
+        try:
+            super()._submit(context)
+        except Exception as error:
+            # It has not come to run; what there is of it would go on trying.
+            why = self._early_failure() if isinstance(error, AirflowException) else None
+            self.launcher.delete_spark_job(self.name)  # type: ignore[no-untyped-call]
+            if why:
+                raise AirflowException(why) from error
+            raise
+
+    def _early_failure(self) -> str | None:
+        """What is wrong with a driver that never came to run; None when there is none."""
+        try:
+            pod = self.client.read_namespaced_pod(f"{self.name}-driver", self.namespace)
+        except ApiException:
+            return None
+        return failure(self.client, pod, self.base_container_name, self.ingestion.source, None)
+
+    def process_pod_deletion(self, pod: Any, *, reraise: bool = True) -> bool:
+        """Delete the application of a driver; the provider would spoil a name with -driver inside."""
+        if pod is None:
+            return False
+        application = str(pod.metadata.name).removesuffix("-driver")
+        self.launcher.delete_spark_job(application)  # type: ignore[no-untyped-call]
+        return True
