@@ -26,7 +26,7 @@ from conftest import WriteProject
 from orrery.config.kubernetes import JobIngest, SparkIngest
 from orrery.ingest import kubernetes
 from orrery.ingest.kubernetes import JobOperator, KubernetesOperator, SparkOperator
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
 from services.kubernetes import KubernetesServer
 from support.waiting import wait_for
 
@@ -96,7 +96,7 @@ def task(name: str, *, dag: DAG | None = None, **block: Any) -> KubernetesOperat
     else:
         made = JobIngest.model_validate({"job": block})
         kind = JobOperator
-    return kind(ingestion=Ingestion(made, "shop.orders", "", "", {}), **common)
+    return kind(work=Work(next(iter(made.model_fields)), made, "shop.orders"), **common)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pydantic import Field
 from orrery.config.block import Block
 from orrery.config.exposure import HttpRun, PipelineRun
 from orrery.config.ingest import Files
+from orrery.config.kubernetes import JobIngest, SparkIngest
 from orrery.config.transfer import Transfer
 
 # One block, or several that run one after the other.
@@ -36,7 +37,12 @@ class ExposureMeta(Block):
 
 
 # The kinds of blocks, each by the key that makes a block one of its kind.
-INGEST_KINDS: dict[str, type[Block]] = {"files": Files, "transfer": Transfer}
-RUN_KINDS: dict[str, type[Block]] = {"http": HttpRun, "pipeline": PipelineRun}
+INGEST_KINDS: dict[str, type[Block]] = {
+    "files": Files,
+    "transfer": Transfer,
+    "job": JobIngest,
+    "spark": SparkIngest,
+}
+RUN_KINDS: dict[str, type[Block]] = {"http": HttpRun, "pipeline": PipelineRun, "job": JobIngest}
 # Those that fill one table; the others can fill all tables of a source at once.
 PER_TABLE = frozenset({"files"})

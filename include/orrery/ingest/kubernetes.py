@@ -26,7 +26,7 @@ from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
 from orrery.ingest.pods import UnavailableError, failure, refused, unknown_keys
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,15 +47,15 @@ class KubernetesOperator(KubernetesPodOperator):
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of what the task fills
-    :param ingestion: `block` says what runs, `source` what it is for
+    :param work: what runs, and what it is for
     """
 
     # The block is dbt's; Airflow's own Jinja has no part in it.
     template_fields = ()
     ui_color = "#f5e6cc"
 
-    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
-        block: Any = ingestion.block
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
+        block: Any = work.block
         self.settings: Job | Spark = block.job if isinstance(block, JobIngest) else block.spark
         super().__init__(
             **{
@@ -74,7 +74,7 @@ class KubernetesOperator(KubernetesPodOperator):
         )
         self.stage = stage
         self.nodes = nodes
-        self.ingestion = ingestion
+        self.work = work
         self._timed_out = False
 
     def execute(self, context: Context) -> None:
@@ -117,7 +117,7 @@ class KubernetesOperator(KubernetesPodOperator):
         if remote_pod and remote_pod.status.phase != "Succeeded":
             # Now: the log goes with the pod.
             timeout = self.settings.timeout if self._timed_out else None
-            what = failure(self.client, remote_pod, self.base_container_name, self.ingestion.source, timeout)
+            what = failure(self.client, remote_pod, self.base_container_name, self.work.of, timeout)
         try:
             super().cleanup(pod, remote_pod, xcom_result, context)
         except AirflowException:
@@ -225,7 +225,7 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
             pod = self.client.read_namespaced_pod(f"{self.name}-driver", self.namespace)
         except ApiException:
             return None
-        return failure(self.client, pod, self.base_container_name, self.ingestion.source, None)
+        return failure(self.client, pod, self.base_container_name, self.work.of, None)
 
     def process_pod_deletion(self, pod: Any, *, reraise: bool = True) -> bool:
         """Delete the application of a driver; the provider would spoil a name with -driver inside."""

@@ -49,6 +49,8 @@ NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
 # the library of a provider with them.
 WORK_OPERATORS = {
     "files": "orrery.ingest.operator.IngestFilesOperator",
+    "job": "orrery.ingest.kubernetes.JobOperator",
+    "spark": "orrery.ingest.kubernetes.SparkOperator",
     "http": "orrery.ingest.exposure.HttpOperator",
     "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
