@@ -1,0 +1,1 @@
+"""Stand-ins on loopback for services that are not on this machine."""
