@@ -1,1 +1,1 @@
-"""Small servers on loopback that stand in for services which a laptop does not have."""
+"""Stand-ins on loopback for services that are not on this machine."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orrery.config.block import Block, Names, mistake
 from orrery.config.project import Project
+from orrery.config.stores import check_place
 
 # In a pattern on a source: the name of each of its tables.
 TABLE = "{table}"
@@ -78,12 +79,6 @@ def _check_encoding(value: str) -> str:
         raise mistake(f"{value!r} is no encoding", "Write for example utf-8, latin-1 or utf-16.") from None
 
 
-def _check_zone(value: str) -> str:
-    if not value.startswith("file:///"):
-        raise mistake(f"{value!r} is no landing zone", "Write a URI such as file:///data/landing")
-    return value
-
-
 Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str | int)]
 Rejected = Annotated[int | float, BeforeValidator(_rejected, json_schema_input_type=str | int)]
 Character = Annotated[str, AfterValidator(_one_character)]
@@ -122,10 +117,11 @@ class Files(Block):
         description="Which files, relative to the landing zone; *, ** and ? as in a shell. On a source, "
         "{table} stands for the name of each of its tables."
     )
-    landing_zone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
+    landing_zone: Annotated[str, AfterValidator(check_place)] | None = Field(
         None,
-        description="Where they arrive, such as file:///data/landing; by default ORRERY_LANDING_ZONE, else "
-        "the folder landing/ of the dbt project.",
+        description="Where they arrive, such as file:///data/landing, s3://my_aws@bucket/landing or "
+        "gs://my_google@bucket/landing, where an Airflow connection stands before the @; by default "
+        "ORRERY_LANDING_ZONE, else the folder landing/ of the dbt project.",
     )
     format: Literal["csv", "jsonl", "parquet"] | None = Field(
         None, description="By default what the names end with, not counting .gz."

@@ -1,43 +1,64 @@
-"""The `ingest` block of kind `transfer`: objects that are copied from one store to another."""
+"""The `transfer` block: objects that are copied from one store to another."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from orrery.config.block import Block, mistake
-from orrery.config.objects import split_pattern
-
-_STORES = ("s3://", "gs://", "file:///")
+from orrery.config.stores import Place, check_place, place_mistake, split_pattern
 
 
-def _check_uri(value: str) -> str:
-    if not value.startswith(_STORES) or ".." in value.split("/"):
+def _check_pattern(value: str) -> str:
+    try:
+        place, pattern = split_pattern(value)
+    except ValueError as error:
+        raise place_mistake(error) from None
+    parts = [*place.path.split("/"), *pattern.split("/")]
+    if ".." in parts or "" in parts[1:] or any("**" in part and part != "**" for part in parts):
         raise mistake(
-            f"{value!r} is no place in a store", "Write a URI such as s3://my_connection@bucket/folder/*.csv"
+            f"{place.below(pattern).uri!r} is no pattern of objects",
+            "Leave out .. and empty parts, and let ** stand alone between slashes.",
         )
     return value
 
 
-Uri = Annotated[str, AfterValidator(_check_uri)]
-
-
 class Transfer(Block):
-    """Copies objects between stores."""
+    """Objects of a store, copied to another one."""
 
-    transfer: Uri = Field(
-        description="Which objects, such as s3://my_connection@bucket/folder/*.csv; what stands before @ is "
-        "a connection of Airflow."
+    transfer: Annotated[str, AfterValidator(_check_pattern)] = Field(
+        description="Which objects, such as s3://my_aws@bucket/incoming/*.jsonl: before the @ stands the "
+        "Airflow connection; *, ** and ? as in a shell."
     )
-    to: Uri = Field(
-        description="The folder to which they are copied; names are relative to the last folder before the "
-        "first wildcard."
+    to: Annotated[str, AfterValidator(check_place)] = Field(
+        description="Where they are copied to, such as gs://my_google@bucket/raw: each below it with its "
+        "name behind the last folder before the first wildcard."
     )
-    if_missing: Literal["skip", "fail"] = Field("fail", description="What to do when no object matches.")
+    on_missing: Literal["skip", "fail"] = Field(
+        "fail", description="What to do when no object matches. skip: what reads the source runs on."
+    )
 
     @model_validator(mode="after")
-    def _check_folder(self) -> Transfer:
-        if split_pattern(self.to)[1]:
-            raise mistake(f"{self.to!r} is no folder", "Write it without wildcards.", key="to")
+    def _check_apart(self) -> Transfer:
+        source, pattern = self.source
+        target = Place.parse(self.to)
+        if (source.scheme, source.bucket, source.path) == (target.scheme, target.bucket, target.path):
+            raise mistake("the objects are copied onto themselves", "Write another place.", key="to")
+        inside = source.name_of(Place(source.scheme, None, target.bucket, target.path).uri)
+        if target.scheme == source.scheme and inside and re.search(r"\*\*|^\*/", pattern):
+            raise mistake(
+                "the copies would match the pattern, and be copied again", "Write another place.", key="to"
+            )
         return self
+
+    @property
+    def source(self) -> tuple[Place, str]:
+        """Where the objects are, and the pattern of their names below it."""
+        return split_pattern(self.transfer)
+
+    @property
+    def target(self) -> Place:
+        """Where they go."""
+        return Place.parse(self.to)

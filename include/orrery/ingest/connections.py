@@ -1,24 +1,25 @@
-"""The connections of Airflow with which work beside dbt reaches other systems."""
+"""Airflow connections that have to be there."""
 
 from __future__ import annotations
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from orrery.ingest.errors import UnconfiguredError
+from orrery.ingest.errors import SetupError
 
 
-def require(connection: str, example: str) -> Connection:
-    """The connection of Airflow; raises UnconfiguredError when there is none.
+def require(conn_id: str, example_uri: str) -> Connection:
+    """The Airflow connection `conn_id`.
 
-    :param example: what the environment variable may hold, without anything secret
+    :param example_uri: what such a connection looks like, for the error
+    Raises SetupError when Airflow has none of this name.
     """
     try:
-        known: Connection = Connection.get(connection)
+        found: Connection = Connection.get(conn_id)
     except AirflowNotFoundException:
-        raise UnconfiguredError(
-            f"Airflow has no connection {connection!r}.\n"
-            f"  Set AIRFLOW_CONN_{connection.upper()}={example}, or add it under Admin > Connections.\n"
-            "  To try the pipeline without the real system: ./orrery run PIPELINE --stand-ins"
+        raise SetupError(
+            f"Airflow has no connection {conn_id!r}.\n"
+            f"  Set AIRFLOW_CONN_{conn_id.upper()}='{example_uri}', or try the pipeline with stand-ins:"
+            " ./orrery run <pipeline> --stand-ins"
         ) from None
-    return known
+    return found

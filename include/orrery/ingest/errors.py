@@ -19,6 +19,10 @@ class IngestError(OrreryError):
     """Data cannot be loaded; nothing of the file in question has been."""
 
 
+class SetupError(IngestError):
+    """Something has to be set up first: a connection, a bucket or a right is missing; no retry mends it."""
+
+
 class FileError(IngestError):
     """One file cannot be loaded as a whole. Its text names the file, what is wrong and what to do."""
 

@@ -2,74 +2,46 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
-
-from airflow.sdk import ObjectStoragePath
+from typing import IO
 
 from orrery.ingest.errors import FileError
+from orrery.ingest.stores import LandingFile, changed, open_store, vanished
+
+__all__ = ["ARCHIVE", "LandingFile", "LandingZone"]
 
 ARCHIVE = "_archive"
-
-
-@dataclass(frozen=True)
-class LandingFile:
-    """A file in a landing zone.
-
-    `name` is relative to the zone; `version` changes with every change of the file (its size with its
-    time of change and its inode, or with the object store's ETag); `modified` is in seconds since the
-    epoch, and None in object stores, where an object appears as a whole.
-    """
-
-    name: str
-    size: int
-    version: str
-    modified: float | None
-    path: str
-
-    def source_id(self, source: str) -> str:
-        """The digest of source and name, the same for all versions of the file."""
-        return hashlib.sha256(f"{source}\0{self.name}".encode()).hexdigest()[:16]
 
 
 class LandingZone:
     """The files below a URI such as `file:///data/landing` or `s3://aws_default@bucket/landing`.
 
-    A connection of Airflow may stand before the bucket, as in all of Airflow's object storage.
+    An Airflow connection may stand before the bucket; without one the rights of the machine count.
+    All methods raise IngestError when the store does not let them.
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
-        root = ObjectStoragePath(self.uri)
-        self._fs: Any = root.fs
-        self._root = str(root.path).rstrip("/")
-        self._local = root.protocol == "file"
+        self._store = open_store(uri)
+        self.uri = self._store.place.uri
 
     def find(self, pattern: str) -> list[LandingFile]:
         """The files that match, by name; what is no file, such as a pipe, is left out.
 
         Raises FileError for a link that leads out of the zone, and for a name that is not UTF-8.
         """
-        self._fs.invalidate_cache()
-        found = self._fs.glob(f"{glob.escape(self._root)}/{pattern}", detail=True)
-        files = (self._file(path, info) for path, info in found.items())
-        return sorted(
-            (file for file in files if file and PurePosixPath(file.name).parts[0] != ARCHIVE),
-            key=lambda file: file.name,
-        )
+        return sorted(self._store.glob(pattern, without=ARCHIVE), key=lambda file: file.name)
 
     def complete(
         self, files: list[LandingFile], *, settle: timedelta, done_marker: str | None
     ) -> list[LandingFile]:
         """Those of `files` that nobody writes any more."""
         if done_marker is not None:
-            return [file for file in files if self._fs.exists(file.path + done_marker)]
+            # A question per file would take long in a store.
+            folders = {file.name.rpartition("/")[0] for file in files}
+            there = {name for folder in folders for name in self._store.names(folder)}
+            return [file for file in files if file.name + done_marker in there]
         latest = time.time() - settle.total_seconds()
         return [file for file in files if file.modified is None or file.modified <= latest]
 
@@ -85,29 +57,16 @@ class LandingZone:
         return complete, done_marker is not None or len(complete) == len(found)
 
     def open(self, file: LandingFile) -> IO[bytes]:
-        """The content of a file. Raises FileError when it is gone."""
-        try:
-            return cast("IO[bytes]", self._fs.open(file.path, "rb"))
-        except FileNotFoundError:
-            raise _vanished(file) from None
-        except OSError as error:
-            raise FileError(
-                file.name, f"cannot be read: {error.strerror or error}", "Check its permissions."
-            ) from None
+        """The content of a file, in a store that of this very version. Raises FileError when it is gone."""
+        return self._store.open(file)
 
     def check_unchanged(self, file: LandingFile) -> None:
         """Raise FileError when the file has changed since it was found."""
-        try:
-            self._fs.invalidate_cache()
-            now = self._file(file.path, self._fs.info(file.path))
-        except FileNotFoundError:
-            raise _vanished(file) from None
-        if now is None or now.version != file.version:
-            raise FileError(
-                file.name,
-                "changed while it was read",
-                "Write it under another name and rename it, use a done_marker, or a longer settle.",
-            )
+        now = self._store.stat(file.name)
+        if now is None:
+            raise vanished(file)
+        if now.version != file.version:
+            raise changed(file)
 
     def put_away(self, file: LandingFile, after_load: str, done_marker: str | None) -> None:
         """Archive or delete a loaded file and its marker; one that is gone already is no error.
@@ -120,47 +79,11 @@ class LandingZone:
             return
         if done_marker is not None:
             # Before the file: it would say of the next one of this name that it is complete.
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(file.path + done_marker)
-        with suppress(FileNotFoundError):
-            if after_load == "archive":
-                # The version, because a corrected file has the name of the first.
-                target = f"{self._root}/{ARCHIVE}/{file.name}.{file.version}"
-                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                if self._local:
-                    self._fs.mv(file.path, target)
-                    return
-                # Object stores move whatever a name matches as a pattern.
-                self._fs.cp_file(file.path, target)
-            self._fs.rm_file(file.path)
-
-    def _file(self, path: str, info: dict[str, Any]) -> LandingFile | None:
-        name = path.removeprefix(self._root).lstrip("/")
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise FileError(ascii(name), "the name is not valid UTF-8", "Rename the file.") from None
-        if self._local:
-            return self._local_file(name, Path(path))
-        if info["type"] == "directory":
-            return None
-        tag = info.get("ETag") or info.get("etag") or info.get("generation")
-        return LandingFile(name, int(info["size"] or 0), _version(info["size"], tag), None, path)
-
-    def _local_file(self, name: str, path: Path) -> LandingFile | None:
-        # The listing of fsspec tells of a link where its info tells of what that leads to.
-        if not path.is_file():
-            return None
-        if not path.resolve().is_relative_to(Path(self._root).resolve()):
-            raise FileError(name, "is a link that leads out of the landing zone", "Copy the file instead.")
-        status = path.stat()
-        version = _version(status.st_size, status.st_mtime_ns, status.st_ino)
-        return LandingFile(name, status.st_size, version, status.st_mtime, str(path))
-
-
-def _vanished(file: LandingFile) -> FileError:
-    return FileError(file.name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
-
-
-def _version(*parts: object) -> str:
-    return hashlib.sha256("-".join(map(str, parts)).encode()).hexdigest()[:16]
+            self._store.delete(file.name + done_marker)
+        if after_load == "delete":
+            self._store.delete(file.name)
+            return
+        # It may change until the very moment.
+        with suppress(FileError):
+            # The version, because a corrected file has the name of the first.
+            self._store.move(file, f"{ARCHIVE}/{file.name}.{file.version}")

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from orrery.config.ingest import Files
 from orrery.config.project import Project
+from orrery.ingest.errors import FileError, IngestError, SetupError
 
 if TYPE_CHECKING:
     from orrery.ingest.landing import LandingFile
@@ -45,7 +46,7 @@ class _Landing(BaseTrigger):
 
     def _look(self) -> tuple[list[LandingFile], bool]:
         """The files that are complete, and whether these are all."""
-        # Airflow's object storage; parsing must not pay for it.
+        # The clients of stores; parsing must not pay for them.
         from orrery.ingest.landing import LandingZone
 
         settle = timedelta(seconds=self.settle)
@@ -67,12 +68,20 @@ class LandingTrigger(_Landing):
         return name, {**arguments, "known": self.known}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        while True:
-            files, settled = await asyncio.to_thread(self._look)
-            if files and settled and digest(files) != self.known:
-                yield TriggerEvent({})  # type: ignore[no-untyped-call]
-                return
+        while not await asyncio.to_thread(self._arrived):
             await asyncio.sleep(POLL_SECONDS)
+        yield TriggerEvent({})  # type: ignore[no-untyped-call]
+
+    def _arrived(self) -> bool:
+        try:
+            files, settled = self._look()
+        except (SetupError, FileError):
+            # The task looks, too, and tells what is wrong.
+            return True
+        except IngestError as error:
+            self.log.warning("%s", error)
+            return False
+        return bool(files) and settled and digest(files) != self.known
 
 
 class FilesArrivedTrigger(_Landing, BaseEventTrigger):
@@ -86,7 +95,12 @@ class FilesArrivedTrigger(_Landing, BaseEventTrigger):
         seen = await memory.aget(_SEEN) if memory is not None else None
         since: float | None = None
         while True:
-            files, settled = await asyncio.to_thread(self._look)
+            try:
+                files, settled = await asyncio.to_thread(self._look)
+            except IngestError as error:
+                # Nobody would start the watcher anew.
+                self.log.warning("%s", error)
+                files, settled = [], False
             if files and (now := digest(files)) != seen:
                 since = since or time.monotonic()
                 if settled or time.monotonic() - since > PATIENCE_SECONDS:

@@ -1,0 +1,273 @@
+"""The operator that has Airbyte synchronise a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin
+from uuid import UUID
+
+import httpx
+from airbyte_api import errors
+from airbyte_api.api import ListConnectionsRequest, ListJobsRequest
+from airbyte_api.models import JobStatusEnum
+from airflow.providers.airbyte.hooks.airbyte import AirbyteHook
+from airflow.providers.airbyte.operators.airbyte import AirbyteTriggerSyncOperator
+from airflow.providers.airbyte.triggers.airbyte import AirbyteSyncTrigger
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.triggers.base import TriggerEvent
+
+from orrery.config.airbyte import Airbyte
+from orrery.config.errors import OrreryError, suggest
+from orrery.execute.entry import check_choices
+from orrery.execute.results import RESULT_KEY, refusal
+from orrery.ingest.connections import require
+from orrery.ingest.errors import IngestError, SetupError
+from orrery.plan.model import Ingestion
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+EXAMPLE = "airbyte://CLIENT_ID:CLIENT_SECRET@http%3A%2F%2Fairbyte%3A8000%2Fapi%2Fpublic%2Fv1"
+_ENDED = (JobStatusEnum.SUCCEEDED, JobStatusEnum.FAILED, JobStatusEnum.CANCELLED)
+_PAGE = 100
+# Asking why a job has failed must not hold up saying that it has.
+_REASON_SECONDS = 10.0
+
+
+class AirbyteOperator(AirbyteTriggerSyncOperator):
+    """Starts a sync, or takes over the one that runs, and waits for it in the triggerer.
+
+    :param stage: the stage that the task is in; a run may leave whole stages out
+    :param nodes: dbt unique ids of the tables that the sync fills
+    :param ingestion: which connection, and how long to wait
+    """
+
+    custom_operator_name = "airbyte"
+
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
+        self.block = cast("Airbyte", ingestion.block)
+        super().__init__(
+            connection_id=self.block.airbyte, airbyte_conn_id=self.block.connection, deferrable=True, **kwargs
+        )
+        self.stage = stage
+        self.nodes = nodes
+        self.ingestion = ingestion
+        self.job_id: int | None = None
+
+    def execute(self, context: Context) -> None:
+        """Start the sync; raises AirflowSkipException when the run leaves it out."""
+        check_choices(self, context)
+        with self._told(context):
+            hook = self._hook()
+            job = self._start(hook, self._find(hook))
+            self.job_id = job.job_id
+            self._wait(job.job_id, time.time() + self.block.timeout.total_seconds())
+
+    def execute_complete(self, context: Context, event: Any = None) -> None:
+        """Go on when the job has ended, or its time is over."""
+        self.job_id = job_id = int(event["job_id"])
+        with self._told(context):
+            hook = self._hook()
+            with _reached(self.block):
+                job = hook.get_job_details(job_id)
+            if job.status == JobStatusEnum.SUCCEEDED:
+                context["ti"].xcom_push(key=RESULT_KEY, value=_summary(job))
+                return
+            if job.status in _ENDED:
+                reason = _reason(hook, job_id)
+                raise IngestError(
+                    f"Airbyte's job {job_id} for {self.block.airbyte!r} has {job.status.value}"
+                    + (f": {reason}" if reason else ".")
+                    + f"\n  Its log is in Airbyte, with the job {job_id} of this connection."
+                )
+            hook.cancel_job(job_id)
+            raise IngestError(
+                f"Airbyte's job {job_id} for {self.block.airbyte!r} was still {job.status.value} after"
+                f" {self.block.timeout}, and is cancelled.\n  Set a longer timeout, if it needs one."
+            )
+
+    def on_kill(self) -> None:
+        """Cancel the job; while the task is deferred, its trigger does."""
+        if self.job_id is not None:
+            self.log.info("Cancelling Airbyte's job %s.", self.job_id)
+            self._hook().cancel_job(self.job_id)
+
+    def _hook(self) -> AirbyteHook:
+        require(self.block.connection, EXAMPLE)
+        return AirbyteHook(airbyte_conn_id=self.block.connection)
+
+    def _find(self, hook: AirbyteHook) -> str:
+        """The id of the connection in Airbyte. Raises SetupError when no or several ones have its name."""
+        name = self.block.airbyte
+        try:
+            return str(UUID(name))
+        except ValueError:
+            known: list[tuple[str, str]] = []
+        while len(known) % _PAGE == 0:
+            with _reached(self.block):
+                request = ListConnectionsRequest(limit=_PAGE, offset=len(known))
+                page = hook.airbyte_api.connections.list_connections(request=request).connections_response
+            if page is None or not page.data:
+                break
+            known += [(each.name, each.connection_id) for each in page.data]
+        found = [uid for other, uid in known if other == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SetupError(
+                f"Airbyte has {len(found)} connections with the name {name!r}.\n"
+                f"  Write the id of one of them: {', '.join(found)}."
+            )
+        names = {other for other, _ in known}
+        raise SetupError(
+            f"Airbyte has no connection with the name {name!r}.\n  {suggest(name, names, 'connection')}"
+        )
+
+    def _start(self, hook: AirbyteHook, connection_id: str) -> Any:
+        """The job of a new sync, or of the one that runs: a retry comes back to its own."""
+        for _ in range(2):
+            try:
+                with _reached(self.block):
+                    job = hook.submit_sync_connection(connection_id)
+                self.log.info("Airbyte's job %s has started.", job.job_id)
+                return job
+            except _Conflict:
+                if (job := self._running(hook, connection_id)) is not None:
+                    self.log.info("Airbyte's job %s runs already; the task waits for it.", job.job_id)
+                    return job
+        raise IngestError(
+            f"Airbyte says that a sync of {self.block.airbyte!r} is running, but lists none.\n  Try again."
+        )
+
+    def _running(self, hook: AirbyteHook, connection_id: str) -> Any:
+        with _reached(self.block):
+            request = ListJobsRequest(connection_id=connection_id, order_by="createdAt|DESC")
+            answer = hook.airbyte_api.jobs.list_jobs(request=request).jobs_response
+        return next((job for job in answer.data if job.status not in _ENDED), None) if answer else None
+
+    def _wait(self, job_id: int, end_time: float) -> None:
+        self.defer(
+            trigger=AirbyteJobTrigger(
+                job_id=job_id,
+                conn_id=self.block.connection,
+                end_time=end_time,
+                poll_interval=self.block.poll.total_seconds(),
+            ),
+            method_name="execute_complete",
+        )
+
+    @contextmanager
+    def _told(self, context: Context) -> Iterator[None]:
+        """Turn errors into those of Airflow, and into the task's XCom."""
+        try:
+            yield
+        except OrreryError as error:
+            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+            kind = AirflowFailException if isinstance(error, SetupError) else AirflowException
+            raise kind(str(error)) from error
+
+
+class AirbyteJobTrigger(AirbyteSyncTrigger):
+    """Fires when a job has ended, or at `end_time`; an Airbyte that does not answer is asked again.
+
+    Unlike the provider's it does not hold up the other triggers while it asks, and cancels the job when
+    somebody ends the task.
+    """
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        _, arguments = super().serialize()
+        return f"{__name__}.{type(self).__name__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        while time.time() < self.end_time:
+            try:
+                if await asyncio.to_thread(self._status) in _ENDED:
+                    break
+            except AirflowException as error:
+                self.log.warning("Airbyte does not tell the state of job %s: %s", self.job_id, error)
+            await asyncio.sleep(self.poll_interval)
+        yield TriggerEvent({"job_id": self.job_id})  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        await asyncio.to_thread(lambda: AirbyteHook(self.conn_id).cancel_job(self.job_id))
+
+    def _status(self) -> str:
+        return AirbyteHook(self.conn_id).get_job_status(self.job_id)
+
+
+class _Conflict(IngestError):
+    """A sync of the connection is running."""
+
+
+@contextmanager
+def _reached(block: Airbyte) -> Iterator[None]:
+    """Turn the errors of Airbyte's client into those of an ingestion."""
+    who = f"the Airflow connection {block.connection!r}"
+    try:
+        yield
+    except Exception as error:
+        # The hook puts what it catches into an error of its own.
+        cause = error.args[0] if isinstance(error, AirflowException) and error.args else error
+        if isinstance(cause, errors.AirbyteAPIError):
+            status, said = cause.status_code, _said(cause.body)
+            if status == 409:
+                raise _Conflict(said) from None
+            if status == 404:
+                raise SetupError(
+                    f"Airbyte knows nothing of {block.airbyte!r} ({said}).\n"
+                    f"  Correct its id, or the server URL of {who}, which ends with /api/public/v1."
+                ) from None
+            if status not in (401, 403):
+                raise IngestError(f"Airbyte refuses ({status}: {said}).\n  Try again.") from None
+        elif "token endpoint" not in str(cause):
+            raise IngestError(
+                f"Airbyte does not answer ({type(cause).__name__}: {cause}).\n"
+                f"  Try again, or correct the server URL of {who}."
+            ) from None
+        raise SetupError(f"Airbyte refuses access.\n  Correct client id and secret of {who}.") from None
+
+
+def _said(body: str) -> str:
+    """What Airbyte tells in the body of an error."""
+    try:
+        told = json.loads(body)
+        return str(told.get("detail") or told.get("message") or told.get("title"))
+    except (ValueError, AttributeError):
+        return body[:200]
+
+
+def _reason(hook: AirbyteHook, job_id: int) -> str | None:
+    """Why a job has failed, where Airbyte tells: not the public API does, but the one of its own pages."""
+    server, login = str(hook.conn["host"]).rstrip("/"), hook.conn["client_id"]
+    if not server.endswith("/api/public/v1"):
+        return None
+    try:
+        with httpx.Client(timeout=_REASON_SECONDS) as client:
+            if login:
+                form = {"client_id": login, "client_secret": hook.conn["client_secret"]}
+                form["grant_type"] = "client_credentials"
+                token = client.post(urljoin(f"{server}", hook.conn["token_url"]), data=form)
+                client.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+            answer = client.post(f"{server.removesuffix('/public/v1')}/v1/jobs/get", json={"id": job_id})
+            attempts = answer.raise_for_status().json()["attempts"]
+        failures = attempts[-1]["attempt"]["failureSummary"]["failures"]
+        return str(failures[0]["externalMessage"])
+    except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _summary(job: Any) -> dict[str, Any]:
+    """The XCom value, in the shape of orrery.execute.results.summary."""
+    synced = f"{job.rows_synced:,} rows" if job.rows_synced is not None else "synchronised"
+    return {
+        "status": "success",
+        "seconds": None,
+        "rows_affected": job.rows_synced,
+        "message": f"Airbyte's job {job.job_id}: {synced}",
+        "nodes": [],
+    }

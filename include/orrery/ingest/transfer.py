@@ -1,0 +1,196 @@
+"""The operator that copies objects from one store to another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from orrery.config.errors import OrreryError
+from orrery.config.transfer import Transfer
+from orrery.execute.entry import check_choices
+from orrery.execute.results import RESULT_KEY, refusal
+from orrery.ingest.errors import FileError, IngestError, SetupError
+from orrery.ingest.stores import (
+    BLOCK,
+    Digesting,
+    LandingFile,
+    Store,
+    changed,
+    matching,
+    open_store,
+    vanished,
+)
+from orrery.plan.model import Ingestion
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Names in a summary.
+_SHOWN = 3
+
+
+@dataclass
+class Transferred:
+    """What a transfer has done: names of the objects that were copied, and how many were there already."""
+
+    copied: list[str] = field(default_factory=list)
+    size: int = 0
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        if not self.copied:
+            return f"nothing new; {self.skipped:,} were there already"
+        names = ", ".join(self.copied[:_SHOWN]) + (", ..." if len(self.copied) > _SHOWN else "")
+        there = f"; {self.skipped:,} were there already" if self.skipped else ""
+        return f"{len(self.copied):,} objects with {self.size:,} bytes copied ({names}){there}"
+
+
+class TransferOperator(BaseOperator):
+    """Copies the objects that are not at their target yet.
+
+    :param stage: the stage that the task is in; a run may leave whole stages out
+    :param nodes: dbt unique ids of the tables that the objects are for
+    :param ingestion: which objects, and where to
+    """
+
+    custom_operator_name = "transfer"
+    ui_color = "#f5e6cc"
+
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage = stage
+        self.nodes = nodes
+        self.ingestion = ingestion
+
+    def execute(self, context: Context) -> None:
+        """Copy; raises AirflowSkipException when the run leaves it out, or if it is fine to find nothing."""
+        check_choices(self, context)
+        block = cast("Transfer", self.ingestion.block)
+        try:
+            done = transfer(block, context["params"].get("uri"), self.log.info)
+        except OrreryError as error:
+            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+            kind = AirflowFailException if isinstance(error, SetupError) else AirflowException
+            raise kind(str(error)) from error
+        if done is None:
+            raise AirflowSkipException(f"No object matches {block.source[0].below(block.source[1]).uri}.")
+        self.log.info("%s", done)
+        context["ti"].xcom_push(key=RESULT_KEY, value=_summary(done))
+
+
+def target_uri(block: Transfer, source_uri: str) -> str:
+    """Where the object `source_uri` of a transfer goes to; its connection may be left out.
+
+    Raises SetupError when the transfer does not copy this object.
+    """
+    return block.target.below(_name(block, source_uri)).uri
+
+
+def transfer(block: Transfer, uri: str | None, tell: Callable[..., object]) -> Transferred | None:
+    """Copy the objects of a block, or the one of `uri`; None when there is none, and that is fine.
+
+    :param tell: is told of each object that is copied, as a logger is
+    Raises IngestError. What has been copied until then stays.
+    """
+    place, pattern = block.source
+    only = _name(block, uri) if uri else None
+    source, target = open_store(place), open_store(block.target)
+    if only is not None:
+        found = source.stat(only)
+        if found is None:
+            raise IngestError(
+                f"{place.below(only).uri}: there is no such object.\n  Check the uri of the run."
+            )
+        files, there = [found], {only: target.stat(only)}
+    else:
+        files = sorted(source.glob(pattern), key=lambda file: file.name)
+        if not files:
+            if block.on_missing == "skip":
+                return None
+            raise IngestError(
+                f"No object matches {place.below(pattern).uri}.\n  Put one there, or set on_missing: skip."
+            )
+        there = {file.name: file for file in target.glob(pattern)}
+    done = Transferred()
+    for file in files:
+        if copy(source, target, file, there.get(file.name)):
+            tell("%s: %s bytes", file.name, f"{file.size:,}")
+            done.copied.append(file.name)
+            done.size += file.size
+        else:
+            done.skipped += 1
+    return done
+
+
+def copy(source: Store, target: Store, file: LandingFile, there: LandingFile | None) -> bool:
+    """Copy an object unless it is what is `there` at the target already; whether it was copied.
+
+    Raises IngestError; then the target is what it was before, or has all that was in the source.
+    """
+    note = hashlib.sha256(f"{source.place.uri}\0{file.name}\0{file.version}".encode()).hexdigest()
+    if there and there.size == file.size:
+        if there.md5 is not None and there.md5 == file.md5:
+            return False
+        if target.note(there) == note:
+            return False
+
+    def verify() -> None:
+        if not source.steady:
+            now = source.stat(file.name)
+            if now is None:
+                raise vanished(file)
+            if now.version != file.version:
+                raise changed(file)
+
+    with source.open(file) as raw:
+        stream = Digesting(raw, file, md5=file.md5 if source.exact else None, verify=verify)
+        confirmed = target.write(file.name, stream, file.size, note)
+    if not confirmed and _content(target, file.name) != stream.sha256.hexdigest():
+        target.delete(file.name)
+        raise FileError(file.name, f"arrives at {target.place.uri} as something else", "Try again.")
+    return True
+
+
+def _content(store: Store, name: str) -> str | None:
+    """The digest of what is in a store."""
+    file = store.stat(name)
+    if file is None:
+        return None
+    digest = hashlib.sha256()
+    with store.open(file) as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _name(block: Transfer, uri: str) -> str:
+    place, pattern = block.source
+    try:
+        name = place.name_of(uri)
+    except ValueError as error:
+        raise SetupError(f"{error}\n  Correct the uri of the run.") from None
+    if name is None or not matching(pattern)(name):
+        raise SetupError(
+            f"{uri} does not match {place.below(pattern).uri}, which is what the transfer copies.\n"
+            "  Correct the uri of the run, or leave it out."
+        )
+    return name
+
+
+def _summary(done: Transferred) -> dict[str, Any]:
+    """The XCom value, in the shape of orrery.execute.results.summary, with counts."""
+    return {
+        "status": "success",
+        "seconds": None,
+        "rows_affected": None,
+        "message": str(done),
+        "nodes": [],
+        "objects": len(done.copied),
+        "bytes": done.size,
+        "skipped": done.skipped,
+    }
