@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from orrery.config.airbyte import Airbyte
 from orrery.config.block import Block
 from orrery.config.exposure import HttpRun, PipelineRun
 from orrery.config.ingest import Files
@@ -39,6 +40,7 @@ class ExposureMeta(Block):
 # The kinds of blocks, each by the key that makes a block one of its kind.
 INGEST_KINDS: dict[str, type[Block]] = {
     "files": Files,
+    "airbyte": Airbyte,
     "transfer": Transfer,
     "job": JobIngest,
     "spark": SparkIngest,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from fsspec.utils import glob_translate
 from pydantic_core import PydanticCustomError
 
 from orrery.config.block import mistake
@@ -93,6 +95,11 @@ def split_pattern(uri: str) -> tuple[Place, str]:
     if not pattern or folder.endswith(":/"):
         raise ValueError(f"{_without_secret(uri)!r} names no files")
     return place, pattern
+
+
+def matching(pattern: str) -> Callable[[str], object]:
+    """Tells whether a name matches a pattern, as a shell would."""
+    return re.compile(str(glob_translate(pattern))).match  # type: ignore[no-untyped-call]
 
 
 def check_place(value: str) -> str:

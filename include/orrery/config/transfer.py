@@ -36,7 +36,7 @@ class Transfer(Block):
         description="Where they are copied to, such as gs://my_google@bucket/raw: each below it with its "
         "name behind the last folder before the first wildcard."
     )
-    on_missing: Literal["skip", "fail"] = Field(
+    if_missing: Literal["skip", "fail"] = Field(
         "fail", description="What to do when no object matches. skip: what reads the source runs on."
     )
 

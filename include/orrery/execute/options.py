@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orrery.config.errors import OrreryError, suggest
+from orrery.config.stores import Place
 
 SELECT = "select"
 EXCLUDE = "exclude"
@@ -76,8 +77,11 @@ class RunOptions:
 
 
 def _uri(value: str | None) -> str | None:
-    if value is not None and "://" not in value:
-        raise OptionsError(f"{URI}: {value!r} is no URI.\n  Write for example s3://bucket/orders/1.csv")
+    if value is not None:
+        try:
+            Place.parse(value)
+        except ValueError as error:
+            raise OptionsError(f"{URI}: {error}.\n  Write for example s3://bucket/orders/1.csv") from None
     return value
 
 

@@ -18,16 +18,16 @@ from airbyte_api.models import JobStatusEnum
 from airflow.providers.airbyte.hooks.airbyte import AirbyteHook
 from airflow.providers.airbyte.operators.airbyte import AirbyteTriggerSyncOperator
 from airflow.providers.airbyte.triggers.airbyte import AirbyteSyncTrigger
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import TriggerEvent
 
 from orrery.config.airbyte import Airbyte
-from orrery.config.errors import OrreryError, suggest
+from orrery.config.errors import suggest
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, refusal
+from orrery.execute.results import RESULT_KEY
 from orrery.ingest.connections import require
-from orrery.ingest.errors import IngestError, SetupError
-from orrery.plan.model import Ingestion
+from orrery.ingest.errors import IngestError, SetupError, explained
+from orrery.plan.model import Work
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -44,25 +44,25 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of the tables that the sync fills
-    :param ingestion: which connection, and how long to wait
+    :param work: which connection, and how long to wait
     """
 
     custom_operator_name = "airbyte"
 
-    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
-        self.block = cast("Airbyte", ingestion.block)
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
+        self.block = cast("Airbyte", work.block)
         super().__init__(
             connection_id=self.block.airbyte, airbyte_conn_id=self.block.connection, deferrable=True, **kwargs
         )
         self.stage = stage
         self.nodes = nodes
-        self.ingestion = ingestion
+        self.work = work
         self.job_id: int | None = None
 
     def execute(self, context: Context) -> None:
         """Start the sync; raises AirflowSkipException when the run leaves it out."""
         check_choices(self, context)
-        with self._told(context):
+        with explained(context):
             hook = self._hook()
             job = self._start(hook, self._find(hook))
             self.job_id = job.job_id
@@ -71,7 +71,7 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """Go on when the job has ended, or its time is over."""
         self.job_id = job_id = int(event["job_id"])
-        with self._told(context):
+        with explained(context):
             hook = self._hook()
             with _reached(self.block):
                 job = hook.get_job_details(job_id)
@@ -160,16 +160,6 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
             ),
             method_name="execute_complete",
         )
-
-    @contextmanager
-    def _told(self, context: Context) -> Iterator[None]:
-        """Turn errors into those of Airflow, and into the task's XCom."""
-        try:
-            yield
-        except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            kind = AirflowFailException if isinstance(error, SetupError) else AirflowException
-            raise kind(str(error)) from error
 
 
 class AirbyteJobTrigger(AirbyteSyncTrigger):

@@ -32,10 +32,6 @@ class FileError(IngestError):
         self.what = what
 
 
-class UnconfiguredError(IngestError):
-    """Airflow lacks a connection, which no retry mends."""
-
-
 @contextmanager
 def explained(context: Context) -> Iterator[None]:
     """End a task with errors as users see them: in its log, and in its XCom for the summary of the run."""
@@ -43,5 +39,5 @@ def explained(context: Context) -> Iterator[None]:
         yield
     except OrreryError as error:
         context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-        final = isinstance(error, UnconfiguredError)
+        final = isinstance(error, SetupError)
         raise (AirflowFailException if final else AirflowException)(str(error)) from error

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from fsspec.utils import glob_translate
-
-from orrery.config.stores import Place
+from orrery.config.stores import Place, matching
 from orrery.ingest.errors import FileError, IngestError, SetupError
 
 # What is read or sent at once; a multiple of what both stores ask for.
@@ -243,11 +241,6 @@ class Ranges(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-
-def matching(pattern: str) -> Callable[[str], object]:
-    """Tells whether a name matches a pattern, as a shell would."""
-    return re.compile(str(glob_translate(pattern))).match  # type: ignore[no-untyped-call]
 
 
 def version(*parts: object) -> str:

@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from orrery.config.errors import OrreryError
+from orrery.config.project import Project
+from orrery.config.stores import matching
 from orrery.config.transfer import Transfer
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, refusal
-from orrery.ingest.errors import FileError, IngestError, SetupError
+from orrery.execute.results import RESULT_KEY
+from orrery.ingest.errors import FileError, IngestError, SetupError, explained
 from orrery.ingest.stores import (
     BLOCK,
     Digesting,
     LandingFile,
     Store,
     changed,
-    matching,
     open_store,
     vanished,
 )
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
+from orrery.plan.objects import taken_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -55,28 +56,26 @@ class TransferOperator(BaseOperator):
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of the tables that the objects are for
-    :param ingestion: which objects, and where to
+    :param work: which objects, and where to
     """
 
     custom_operator_name = "transfer"
     ui_color = "#f5e6cc"
 
-    def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self.nodes = nodes
-        self.ingestion = ingestion
+        self.work = work
 
     def execute(self, context: Context) -> None:
         """Copy; raises AirflowSkipException when the run leaves it out, or if it is fine to find nothing."""
-        check_choices(self, context)
-        block = cast("Transfer", self.ingestion.block)
-        try:
-            done = transfer(block, context["params"].get("uri"), self.log.info)
-        except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            kind = AirflowFailException if isinstance(error, SetupError) else AirflowException
-            raise kind(str(error)) from error
+        uri = check_choices(self, context).uri
+        block = cast("Transfer", self.work.block)
+        if uri and taken_name(self.work, uri, Project.find()) is None:
+            raise AirflowSkipException(f"This run is for {uri}, which does not match {block.transfer}.")
+        with explained(context):
+            done = transfer(block, uri, self.log.info)
         if done is None:
             raise AirflowSkipException(f"No object matches {block.source[0].below(block.source[1]).uri}.")
         self.log.info("%s", done)
@@ -110,10 +109,10 @@ def transfer(block: Transfer, uri: str | None, tell: Callable[..., object]) -> T
     else:
         files = sorted(source.glob(pattern), key=lambda file: file.name)
         if not files:
-            if block.on_missing == "skip":
+            if block.if_missing == "skip":
                 return None
             raise IngestError(
-                f"No object matches {place.below(pattern).uri}.\n  Put one there, or set on_missing: skip."
+                f"No object matches {place.below(pattern).uri}.\n  Put one there, or set if_missing: skip."
             )
         there = {file.name: file for file in target.glob(pattern)}
     done = Transferred()

@@ -14,7 +14,7 @@ CONNECTION = "warehouse_loader"
 def connect() -> Any:
     """A psycopg2 connection as the role that writes the landing schema.
 
-    Raises UnconfiguredError when Airflow does not know the connection, psycopg2.OperationalError when nobody
+    Raises SetupError when Airflow does not know the connection, psycopg2.OperationalError when nobody
     answers.
     """
     known = require(CONNECTION, "postgres://user:password@host:5432/database")

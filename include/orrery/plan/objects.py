@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from orrery.config.errors import OrreryError
 from orrery.config.ingest import Files
-from orrery.config.objects import object_name, split_pattern
 from orrery.config.project import Project
+from orrery.config.stores import Place, matching
 from orrery.config.transfer import Transfer
 from orrery.plan.model import Work
 
@@ -22,13 +22,18 @@ def taken_name(work: Work, uri: str, project: Project) -> str | None:
     Files also take what a transfer before them copies to their landing zone.
     """
     if isinstance(work.block, Transfer):
-        return object_name(*split_pattern(work.block.transfer), uri)
+        return _name(*work.block.source, uri)
     block: Files = work.block
     for transfer in work.transfers:
-        name = object_name(*split_pattern(transfer.transfer), uri)
+        name = _name(*transfer.source, uri)
         if name is not None:
-            uri = f"{transfer.to.rstrip('/')}/{name}"
-    return object_name(block.zone(project), block.files, uri)
+            uri = transfer.target.below(name).uri
+    return _name(Place.parse(block.zone(project)), block.files, uri)
+
+
+def _name(place: Place, pattern: str, uri: str) -> str | None:
+    name = place.name_of(uri)
+    return name if name is not None and matching(pattern)(name) else None
 
 
 def check_object(works: Iterable[Work], uri: str, project: Project) -> None:

@@ -49,6 +49,8 @@ NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
 # the library of a provider with them.
 WORK_OPERATORS = {
     "files": "orrery.ingest.operator.IngestFilesOperator",
+    "airbyte": "orrery.ingest.airbyte.AirbyteOperator",
+    "transfer": "orrery.ingest.transfer.TransferOperator",
     "job": "orrery.ingest.kubernetes.JobOperator",
     "spark": "orrery.ingest.kubernetes.SparkOperator",
     "http": "orrery.ingest.exposure.HttpOperator",
