@@ -20,9 +20,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
-from airflow.sdk.io import attach
 from pydantic import ValidationError
 
 from orrery.config.ingest import Csv, Files
@@ -657,24 +655,6 @@ def test_a_file_that_is_not_loaded_is_not_put_away(warehouse: Warehouse) -> None
     loader.prepare()
     loader.put_away(warehouse.zone.find("*.csv"))
     assert path.exists()
-
-
-def test_an_object_store_puts_away_one_object(warehouse: Warehouse) -> None:
-    # A name that is a pattern must not match others.
-    store = fsspec.filesystem("memory")
-    attach("memory", fs=store)
-    zone = LandingZone("memory://landing-zone")
-    for name in ("*.csv", "a.csv", "b.csv"):
-        store.pipe_file(f"/landing-zone/{name}", b"id,name\n1,a\n")
-    files = {file.name: file for file in zone.find("*.csv")}
-    assert sorted(files) == ["*.csv", "a.csv", "b.csv"]
-    zone.put_away(files["*.csv"], "archive", None)
-    zone.put_away(files["a.csv"], "delete", None)
-    assert [file.name for file in zone.find("*.csv")] == ["b.csv"]
-    assert [file.partition(".csv.")[0] for file in store.ls("/landing-zone/_archive", detail=False)] == [
-        "/landing-zone/_archive/*"
-    ]
-    store.rm("/landing-zone", recursive=True)
 
 
 # How much, and how often it dies

@@ -189,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer in one packet.
+    wbufsize = -1
 
     def __init__(self, service: AirbyteServer, *arguments: Any) -> None:
         self.service = service

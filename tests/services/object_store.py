@@ -164,6 +164,8 @@ class _Handler(emulator.RequestHandler):  # type: ignore[misc]
     """Answers a request; the emulator itself reads over generations."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer in one packet.
+    wbufsize = -1
 
     def __init__(self, service: GcsServer, *arguments: Any) -> None:
         self._service = service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -44,10 +45,12 @@ class Transfer(Block):
     def _check_apart(self) -> Transfer:
         source, pattern = self.source
         target = Place.parse(self.to)
-        if (source.scheme, source.bucket, source.path) == (target.scheme, target.bucket, target.path):
+        if (source.scheme, source.bucket) != (target.scheme, target.bucket):
+            return self
+        if source.path == target.path:
             raise mistake("the objects are copied onto themselves", "Write another place.", key="to")
-        inside = source.name_of(Place(source.scheme, None, target.bucket, target.path).uri)
-        if target.scheme == source.scheme and inside and re.search(r"\*\*|^\*/", pattern):
+        inside = source.name_of(replace(target, connection=None).uri)
+        if inside and re.search(r"\*\*|^\*/", pattern):
             raise mistake(
                 "the copies would match the pattern, and be copied again", "Write another place.", key="to"
             )

@@ -6,9 +6,11 @@ import glob
 import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -18,6 +20,8 @@ from orrery.ingest.stores import BLOCK, Digesting, LandingFile, Store, vanished,
 
 # Below a folder that files are written to: what is not complete yet, and notes.
 OWN = "_orrery"
+# Nobody has written to it for so long.
+_ABANDONED_SECONDS = 86400
 
 
 class FolderStore(Store):
@@ -66,10 +70,11 @@ class FolderStore(Store):
 
     def write(self, name: str, source: Digesting, size: int, note: str) -> bool:
         target, sidecar = self._root / name, self._sidecar(name)
-        part = sidecar.with_suffix(f".{os.getpid()}.part")
+        part = sidecar.with_suffix(f".{uuid4().hex}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             part.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(part.parent)
             with part.open("wb") as file:
                 while block := source.read(BLOCK):
                     file.write(block)
@@ -111,6 +116,14 @@ class FolderStore(Store):
             return None
         tag = version(status.st_size, status.st_mtime_ns, status.st_ino)
         return LandingFile(name, status.st_size, tag, status.st_mtime, str(path))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers have left that were killed."""
+    for part in folder.glob("*.part"):
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                part.unlink()
 
 
 def _failed(name: str, done: str, error: OSError) -> FileError:

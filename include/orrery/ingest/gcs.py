@@ -39,7 +39,7 @@ _FIELDS = "items(name,size,generation,md5Hash),prefixes,nextPageToken"
 @lru_cache(maxsize=16)
 def _client(known: str) -> Any:
     """A client, the same one for as long as nobody changes what is known of the connection (as JSON)."""
-    extra = json.loads(known or "{}")
+    extra = json.loads(known)
     who, project = _credentials(extra)
     endpoint = extra.get("gcs.endpoint")
     return storage.Client(
@@ -54,7 +54,7 @@ class GcsStore(Bucket):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        known = require(place.connection, EXAMPLE).get_extra() if place.connection else ""
+        known = require(place.connection, EXAMPLE).extra or "{}" if place.connection else "{}"
         with self._told():
             try:
                 self._client = _client(known)
@@ -83,10 +83,12 @@ class GcsStore(Bucket):
         return self._file(blob) if blob else None
 
     def open(self, file: LandingFile) -> IO[bytes]:
-        # Of another generation nothing is read, even if that is the one that is there now.
-        blob = self._bucket.blob(file.path, generation=int(file.tag) if file.tag else None)
+        generation = int(file.tag) if file.tag else None
 
         def fetch(start: int, end: int) -> bytes:
+            # Of another generation nothing is read, even if that is the one that is there now. Each time a
+            # new one: from an answer that does not name its generation, the client would forget it.
+            blob = self._bucket.blob(file.path, generation=generation)
             with self._told(file):
                 return cast(
                     "bytes",
@@ -97,7 +99,7 @@ class GcsStore(Bucket):
 
         if not file.size:
             with self._told(file):
-                blob.reload(retry=_RETRY)
+                self._bucket.blob(file.path, generation=generation).reload(retry=_RETRY)
         return cast("IO[bytes]", io.BufferedReader(Ranges(fetch, file.size), BLOCK))
 
     def move(self, file: LandingFile, name: str) -> None:

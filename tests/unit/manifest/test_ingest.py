@@ -126,7 +126,7 @@ MISTAKES = {
     "files: orders/*": "the format of 'orders/*' is not known from its ending",
     "files: ../orders/*.csv": "'../orders/*.csv' is no pattern below the landing zone",
     "files: /orders/*.csv": "Write a path without a leading / and without ..",
-    "files: orders/*.csv\nlanding_zone: /data": "'/data' is no landing zone",
+    "files: orders/*.csv\nlanding_zone: /data": "'/data' is no URI of a folder or a bucket",
     "files: orders/*.csv\nsettle: 5 minutes": "'5 minutes' is no duration",
     "files: orders/*.csv\nmax_rejected: 120%": "'120%' is neither a number of rows nor a share",
     "files: orders/*.csv\nmax_rejected: -1": "-1 is neither a number of rows nor a share",
