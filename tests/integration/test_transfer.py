@@ -24,7 +24,7 @@ from orrery.ingest import transfer as module
 from orrery.ingest.errors import FileError, SetupError
 from orrery.ingest.stores import BLOCK, Digesting, open_store
 from orrery.ingest.transfer import TransferOperator, target_uri, transfer
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
 from services.object_store import GcsServer, S3Server
 from support.stores import Remote, Task, context, gcs_server, known, s3_server
 
@@ -251,16 +251,15 @@ def test_memory_does_not_grow_with_the_object(side: Make) -> None:
 
 
 def operator(spec: Transfer) -> TransferOperator:
-    ingestion = Ingestion(spec, "shop", "landing", "shop", {})  # type: ignore[arg-type]
-    return TransferOperator(task_id="shop", stage="ingest", nodes=(), ingestion=ingestion)
+    return TransferOperator(task_id="shop", stage="ingest", nodes=(), work=Work("transfer", spec, "shop"))
 
 
 def test_the_task(side: Make) -> None:
     here, there, task = side("s3", "here"), side("gs", "there"), Task()
-    spec = block(here, there, "*.jsonl", on_missing="skip")
+    spec = block(here, there, "*.jsonl", if_missing="skip")
     with pytest.raises(AirflowSkipException, match="No object matches"):
         operator(spec).execute(context(task))
-    with pytest.raises(AirflowException, match="Put one there, or set on_missing: skip"):
+    with pytest.raises(AirflowException, match="Put one there, or set if_missing: skip"):
         operator(block(here, there, "*.jsonl")).execute(context(task))
     assert task.xcoms[RESULT_KEY]["status"] == "error"
     for number in range(5):

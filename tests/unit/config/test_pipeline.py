@@ -36,7 +36,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         write_project,
         "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
         "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\n"
-        "execute: per_model\nstale: skip\n"
+        "execute: per_model\nstale: skip\nfull_refresh: true\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
     assert config.model_dump() == {
@@ -47,6 +47,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "exclude": ("c",),
         "selector": None,
         "stages": {"bronze": ("path:x",), "core": ("y", "z")},
+        "full_refresh": True,
         "skip_stages": ("bronze",),
         "tests": "end",
         "execute": "per_model",
@@ -84,7 +85,7 @@ def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: Write
     assert config.stage_names == (
         *("ingest", "seed", "source_freshness", "source_tests"),
         *("silver", "bronze"),
-        *("staging", "snapshot", "core", "tests"),
+        *("staging", "snapshot", "core", "tests", "exposures"),
     )
 
 
@@ -160,8 +161,8 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_a_stale_schema_is_noticed(write_project: WriteProject) -> None:
     project = write_project({})
-    path, other = (project.schema_dir / f"{name}.json" for name in ("pipeline", "ingest"))
-    assert stale_schemas(project) == [path, other]
+    path, *others = (project.schema_dir / f"{name}.json" for name in ("pipeline", "ingest", "run"))
+    assert stale_schemas(project) == [path, *others]
     write_schemas(project)
     assert stale_schemas(project) == []
     path.write_text(path.read_text().replace("per_model", "per_node"))

@@ -104,7 +104,7 @@ MISTAKES = {
         "      |               ^^^^^^\n"
         "  Did you mean 'files'?"
     ),
-    "path: orders/*.csv": "  Write one of: files, transfer.",
+    "path: orders/*.csv": "  Write one of: files, airbyte, transfer, job, spark.",
     "files: orders/*.csv\nkeys: [id]": (
         "dbt/models/shop/_sources.yml:10:17: unknown key 'keys'\n"
         "   10 |                 keys: [id]\n"

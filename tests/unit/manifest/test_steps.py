@@ -10,7 +10,7 @@ from orrery.manifest.ingest import ingestions
 from unit.manifest.resources import Resource
 from unit.manifest.test_ingest import FILE, SOURCE, TABLE, block, sources_of
 
-COPY = 'transfer: "s3://in/{}*.jsonl"\n  to: gs://lake/raw'
+COPY = 'transfer: "s3://inbox/{}*.jsonl"\n  to: gs://lake/raw'
 ORDERS, REFUNDS = "source.tiny.shop.orders", "source.tiny.shop.refunds"
 
 
@@ -59,9 +59,9 @@ def test_a_full_refresh_may_have_steps_of_its_own(write_project: WriteProject) -
 MISTAKES = {
     "- files: a.csv\n- fils: b.csv": "_sources.yml:10:19: the ingest block does not say what it is",
     "- files: a.csv\n  keys: [id]": "_sources.yml:10:19: unknown key 'keys'",
-    "- files: a.csv\n- transfer: 's3://a/*'": "_sources.yml:10:19: the key 'to' is missing",
-    "transfer: a/*\nto: s3://b": "'a/*' is no place in a store",
-    "transfer: s3://a/*\nto: s3://b/*": "'s3://b/*' is no folder",
+    "- files: a.csv\n- transfer: 's3://aa/*'": "_sources.yml:10:19: the key 'to' is missing",
+    "transfer: a/*\nto: s3://bb": "'a' is no URI of a folder or a bucket",
+    "transfer: s3://aa/*\nto: s3://bb/*": "'s3://bb/*' is no place for files",
     "files: a.csv\ntransfer: s3://a/*": "the ingest block is files and transfer at once",
 }
 

@@ -17,7 +17,7 @@ from unit.plan.projects import edges, plan
 ORDERS = resource("source", "app.orders", schema="landing", identifier="orders")
 REFUNDS = resource("source", "app.refunds", schema="landing", identifier="refunds")
 LOADED = {"meta": {"orrery": {}}}
-COPY = {"transfer": "s3://aws@in/new/*.jsonl", "to": "gs://gcp@lake/raw"}
+COPY = {"transfer": "s3://aws@inbox/new/*.jsonl", "to": "gs://gcp@lake/raw"}
 FILES = {"files": "*.jsonl", "landing_zone": "file:///lake/raw"}
 
 
@@ -107,23 +107,24 @@ def test_the_object_of_a_run(project: Project) -> None:
     copy, load = objects(
         project, ("transfer", COPY), ("files", {**FILES, "landing_zone": "file:///lake/raw"})
     )
-    assert taken_name(copy, "s3://in/new/1.jsonl", project) == "1.jsonl"
-    assert taken_name(copy, "s3://other@in/new/1.jsonl", project) == "1.jsonl"
+    assert taken_name(copy, "s3://inbox/new/1.jsonl", project) == "1.jsonl"
+    assert taken_name(copy, "s3://aws@inbox/new/1.jsonl", project) == "1.jsonl"
     for foreign in (
-        "s3://in/old/1.jsonl",
-        "s3://in/new/1.csv",
-        "s3://in/new/sub/1.jsonl",
-        "gs://in/new/1.jsonl",
+        "s3://inbox/old/1.jsonl",
+        "s3://inbox/new/1.csv",
+        "s3://inbox/new/sub/1.jsonl",
+        "gs://inbox/new/1.jsonl",
+        "s3://other@inbox/new/1.jsonl",
     ):
         assert taken_name(copy, foreign, project) is None
-        with pytest.raises(ForeignObjectError, match="s3://aws@in/new/"):
+        with pytest.raises(ForeignObjectError, match="s3://aws@inbox/new/"):
             check_object([copy, load], foreign, project)
-    check_object([copy, load], "s3://in/new/1.jsonl", project)
+    check_object([copy, load], "s3://inbox/new/1.jsonl", project)
 
 
 def test_files_take_what_a_transfer_brings_them(project: Project) -> None:
     to = {"to": "file:///lake/raw/"}
     _, load = objects(project, ("transfer", {**COPY, **to}), ("files", FILES))
-    assert taken_name(load, "s3://in/new/1.jsonl", project) == "1.jsonl"
+    assert taken_name(load, "s3://inbox/new/1.jsonl", project) == "1.jsonl"
     assert taken_name(load, "file:///lake/raw/2.jsonl", project) == "2.jsonl"
     assert taken_name(load, "file:///lake/raw/2.csv", project) is None
