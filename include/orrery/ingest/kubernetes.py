@@ -200,7 +200,7 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
 
     @property
     def custom_obj_api(self) -> CustomObjectsApi:
-        """The client of the task's connection; the provider would take the one that was made last."""
+        """The client of the task's connection; the provider's own leaves out what that says about TLS."""
         return self.hook.custom_object_client
 
     def _prepare(self, manifest: dict[str, Any]) -> None:
