@@ -24,6 +24,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 
 from conftest import WriteProject
 from orrery.config.kubernetes import JobIngest, SparkIngest
+from orrery.config.templates import SHIPPED
 from orrery.ingest import kubernetes
 from orrery.ingest.kubernetes import JobOperator, KubernetesOperator, SparkOperator
 from orrery.plan.model import Ingestion
@@ -360,6 +361,17 @@ def test_the_pod_of_a_killed_process_says_so(cluster: KubernetesServer) -> None:
     again = task("held", args=["-c", HOLD])
     event = {"status": "failed", "namespace": "default", "name": pod.name, "message": "failed"}
     with pytest.raises(AirflowException, match=r"of shop.orders failed with exit code 137.*\nholding"):
+        again.trigger_reentry(context_of(again), event)
+
+
+def test_a_pod_that_outlives_its_deadline(cluster: KubernetesServer, write_project: WriteProject) -> None:
+    text = (SHIPPED / "job.yaml.j2").read_text().replace("{{ timeout_seconds + 60 }}", "1")
+    write_project({"include/templates/short.yaml.j2": text})
+    trigger = submit(task("held", args=["-c", HOLD], template="short.yaml.j2"))
+    event = asyncio.run(anext(aiter(trigger.run()))).payload
+    assert event["status"] == "failed"
+    again = task("held", args=["-c", HOLD], template="short.yaml.j2")
+    with pytest.raises(AirflowException, match=r"of shop.orders did not end in time.*\nholding"):
         again.trigger_reentry(context_of(again), event)
 
 

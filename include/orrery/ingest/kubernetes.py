@@ -159,7 +159,8 @@ class KubernetesOperator(KubernetesPodOperator):
         if isinstance(error, ConfigException):
             return IngestError(f"The connection {connection!r} leads to no cluster: {error}")
         if isinstance(error, HTTPError):
-            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {error}")
+            why = getattr(error, "reason", None) or error
+            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {why}")
         return error
 
 
