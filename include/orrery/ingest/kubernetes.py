@@ -159,7 +159,8 @@ class KubernetesOperator(KubernetesPodOperator):
         if isinstance(error, ConfigException):
             return IngestError(f"The connection {connection!r} leads to no cluster: {error}")
         if isinstance(error, HTTPError):
-            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {error}")
+            why = getattr(error, "reason", None) or error
+            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {why}")
         return error
 
 
@@ -200,7 +201,7 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
 
     @property
     def custom_obj_api(self) -> CustomObjectsApi:
-        """The client of the task's connection; the provider would take the one that was made last."""
+        """The client of the task's connection; the provider's own leaves out what that says about TLS."""
         return self.hook.custom_object_client
 
     def _prepare(self, manifest: dict[str, Any]) -> None:

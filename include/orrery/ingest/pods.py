@@ -61,14 +61,19 @@ def failure(client: CoreV1Api, pod: Any, container: str, label: str, timeout: ti
         told += f" failed{place} with exit code {exit_code}{detail}."
         container = where
     else:
-        told += f" did not run to its end: {_state(pod)}."
+        told += f" did not run to its end: {_state(pod).rstrip('.')}."
     lines = _tail(client, pod, container)
     return f"{told} Its last lines:\n{lines}" if lines else told
 
 
+def _statuses(pod: Any) -> list[Any]:
+    """The states of its containers, in the order in which they run."""
+    return [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+
+
 def _ended(pod: Any) -> Iterator[tuple[str, int, str]]:
-    """Name, exit code and reason of each container that failed, in the order in which they run."""
-    for status in (pod.status.init_container_statuses or []) + (pod.status.container_statuses or []):
+    """Name, exit code and reason of each container that failed."""
+    for status in _statuses(pod):
         terminated = status.state and status.state.terminated
         if terminated and terminated.exit_code:
             yield status.name, terminated.exit_code, terminated.reason
@@ -76,7 +81,7 @@ def _ended(pod: Any) -> Iterator[tuple[str, int, str]]:
 
 def _state(pod: Any) -> str:
     status = pod.status
-    for each in (status.init_container_statuses or []) + (status.container_statuses or []):
+    for each in _statuses(pod):
         waiting = each.state and each.state.waiting
         if waiting and waiting.reason:
             return ": ".join(filter(None, (waiting.reason, waiting.message)))
@@ -97,8 +102,7 @@ def _tail(client: CoreV1Api, pod: Any, container: str) -> str:
         )
         found = answer.data.decode(errors="replace")
     except (ApiException, HTTPError):
-        statuses = pod.status.container_statuses or []
-        kept = (each.state.terminated for each in statuses if each.name == container and each.state)
+        kept = (each.state.terminated for each in _statuses(pod) if each.name == container and each.state)
         found = next((each.message for each in kept if each), None)
     return str(found or "").strip()
 
