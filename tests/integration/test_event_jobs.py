@@ -121,14 +121,16 @@ def test_a_second_run_stamps_and_adds_nothing(uri: str, objects: Path, table: st
 def test_an_object_store_is_read_as_a_folder_is(uri: str, table: str) -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe("/lake/raw [1]/a b.jsonl", b'{"event_id": "e1", "amount": "", "path": "tab\\there"}\n\n')
-    fs.pipe("/lake/raw [1]/b.jsonl", b'{"event_id": "e1", "amount": 7}\n{"event_id": "e2", "later": true}')
+    fs.pipe(
+        "/lake/raw [1]/b.jsonl", b'{"event_id": "e1", "amount": 7}\n{"event_id":\t"e2", "path": "a\\\\b"}'
+    )
     fs.pipe("/lake/raw [1]/c.txt", b"no object of ours")
     with closing(psycopg2.connect(uri)) as link, link, link.cursor() as cursor:
         load_events.load(cursor, "memory://lake/raw [1]", table, 0)
     found = query(
         uri, f"select event_id, amount::text, path, _source_file, _row_number from {table} order by 1"
     )
-    assert found == [("e1", "7.00", None, "b.jsonl", 1), ("e2", None, None, "b.jsonl", 2)]
+    assert found == [("e1", "7.00", None, "b.jsonl", 1), ("e2", None, "a\\b", "b.jsonl", 2)]
     fs.rm("/lake", recursive=True)
 
 
