@@ -4,11 +4,6 @@
 #}
 {% macro delete_gone_files(relation) %}
 
-    {% if is_incremental() %}
-
-        delete from {{ this }}
-        where _source_id not in (select _source_id from {{ relation }})
-
-    {% endif %}
+    {{ delete_gone_rows(relation, '_source_id') }}
 
 {% endmacro %}

@@ -5,6 +5,10 @@
 {% macro load_watermark(relation, column_name) -%}
     {%- set hours = '-' ~ var('late_load_hours') -%}
     {%- set read_from = dbt.dateadd('hour', hours, 'max(' ~ column_name ~ ')') -%}
+    {%- if target.type == 'bigquery' -%}
+        {#- there it is a datetime, while in PostgreSQL a cast would drop the time zone -#}
+        {%- set read_from = dbt.cast(read_from, dbt.type_timestamp()) -%}
+    {%- endif -%}
     (
         select
             coalesce(

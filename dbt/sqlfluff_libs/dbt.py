@@ -33,6 +33,10 @@ def hash(field: str) -> str:  # noqa: A001 (the name is dbt's)
     return f"md5({field})"
 
 
+def safe_cast(field: str, type: str) -> str:  # noqa: A002 (the name is dbt's)
+    return f"cast({field} as {type})"
+
+
 def type_int() -> str:
     return "int"
 
