@@ -64,6 +64,10 @@ class LandingZone:
             key=lambda file: file.name,
         )
 
+    def known(self, name: str, version: str) -> LandingFile:
+        """A version of a file that was found before; its size is not known."""
+        return LandingFile(name, 0, version, None, f"{self._root}/{name}")
+
     def complete(
         self, files: list[LandingFile], *, settle: timedelta, done_marker: str | None
     ) -> list[LandingFile]:

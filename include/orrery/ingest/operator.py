@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -16,19 +18,30 @@ from orrery.plan.model import Ingestion
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from orrery.ingest.landing import LandingFile
+    from orrery.ingest.chunks import ChunkTables
+    from orrery.ingest.landing import LandingFile, LandingZone
     from orrery.ingest.load import Loaded, Loader
+    from orrery.ingest.target import Target
 
 
-class IngestFilesOperator(BaseOperator):
-    """Loads what has arrived for a table of a source, every file once.
+@contextmanager
+def telling(context: Context) -> Iterator[None]:
+    """Tell of an error in the task's XCom, and fail the task with it."""
+    try:
+        yield
+    except OrreryError as error:
+        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        raise AirflowException(str(error)) from error
+
+
+class FilesOperator(BaseOperator):
+    """What all tasks have in common that bring files into a table of a source.
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of the table
     :param ingestion: which files, and into which table
     """
 
-    custom_operator_name = "ingest files"
     ui_color = "#f5e6cc"
 
     def __init__(self, *, stage: str, nodes: tuple[str, ...], ingestion: Ingestion, **kwargs: Any) -> None:
@@ -37,50 +50,78 @@ class IngestFilesOperator(BaseOperator):
         self.nodes = nodes
         self.ingestion = ingestion
 
-    def execute(self, context: Context, event: Any = None) -> None:
+    def _target(self) -> Target:
+        from orrery.ingest.target import Target
+
+        ingestion = self.ingestion
+        key = ingestion.block.key
+        return Target(ingestion.schema, ingestion.table, ingestion.source, ingestion.columns, key)
+
+    def _zone(self) -> LandingZone:
+        from orrery.ingest.landing import LandingZone
+
+        return LandingZone(self.ingestion.block.zone(Project.find()))
+
+    def _chunks(self, context: Context) -> ChunkTables:
+        from orrery.ingest.chunks import ChunkTables
+
+        ti = context["ti"]
+        return ChunkTables(self._target(), self.ingestion.block, ti.dag_id, ti.run_id)
+
+
+class IngestFilesOperator(FilesOperator):
+    """Loads what has arrived for a table of a source, every file once.
+
+    Big files whose chunks this run has staged are loaded from there.
+    """
+
+    custom_operator_name = "ingest files"
+
+    def execute(self, context: Context, event: Any = None) -> Any:
         """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
         check_choices(self, context)
-        try:
-            self._load(context)
-        except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            raise AirflowException(str(error)) from error
+        with telling(context):
+            return self._execute(context)
 
-    def _load(self, context: Context) -> None:
+    def _execute(self, context: Context) -> Any:
         # Airflow's object storage and the database's driver; parsing must not pay for them.
-        from orrery.ingest.errors import IngestError
-        from orrery.ingest.landing import LandingZone
         from orrery.ingest.load import Loader
-        from orrery.ingest.target import Target
         from orrery.ingest.warehouse import connect
 
-        spec, ingestion = self.ingestion.block, self.ingestion
-        zone = LandingZone(spec.zone(Project.find()))
-        target = Target(ingestion.schema, ingestion.table, ingestion.source, ingestion.columns, spec.key)
-        loader = Loader(connect, target, spec, zone, context["ti"].run_id)
+        spec, zone = self.ingestion.block, self._zone()
+        chunks = self._chunks(context) if spec.chunk_size else None
+        loader = Loader(connect, self._target(), spec, zone, context["ti"].run_id, chunks=chunks)
         loader.prepare()
-        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker)
-        if not settled:
-            self.log.info(
-                "Files are still being written; they are read when they have not changed for a while."
-            )
-            self._wait(None)
-        pending = loader.pending(files)
-        if not pending and spec.if_missing == "wait":
-            self.log.info("No new file matches %s in %s; the task waits for one.", spec.files, zone.uri)
-            self._wait(files)
-        if not files:
-            missing = f"No file matches {spec.files} in {zone.uri}."
-            if spec.if_missing == "skip":
-                raise AirflowSkipException(missing)
-            raise IngestError(f"{missing}\n  Land one, or set if_missing: skip or wait.")
+        files, pending = self._find(loader, zone)
         loaded = self._run(loader, files, pending)
         context["ti"].xcom_push(key=RESULT_KEY, value=self._summary(loaded))
 
-    def _wait(self, known: list[LandingFile] | None) -> None:
+    def _find(self, loader: Loader, zone: LandingZone) -> tuple[list[LandingFile], list[LandingFile]]:
+        """The files that are there and complete, and those that are to be loaded."""
+        spec = self.ingestion.block
+        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker)
+        if not settled:
+            self._wait(None, "Files are still being written; they are read when they have settled.")
+        pending = loader.pending(files)
+        if not pending and spec.if_missing == "wait":
+            self._wait(files, f"No new file matches {spec.files} in {zone.uri}; the task waits for one.")
+        if not files:
+            self._miss(f"No file matches {spec.files} in {zone.uri}.")
+        return files, pending
+
+    def _miss(self, what: str) -> None:
+        """Say that there is no file at all."""
+        from orrery.ingest.errors import IngestError
+
+        if self.ingestion.block.if_missing == "skip":
+            raise AirflowSkipException(what)
+        raise IngestError(f"{what}\n  Land one, or set if_missing: skip or wait.")
+
+    def _wait(self, known: list[LandingFile] | None, why: str) -> None:
         """Let the triggerer wait; the task then begins anew."""
         from orrery.ingest.trigger import LandingTrigger, digest
 
+        self.log.info(why)
         spec = self.ingestion.block
         trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
         self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
@@ -98,6 +139,7 @@ class IngestFilesOperator(BaseOperator):
                 each.merged.rejected,
             )
         loader.put_away(files)
+        loader.clear_chunks()
         return loaded
 
     def _summary(self, loaded: list[Loaded]) -> dict[str, Any]:

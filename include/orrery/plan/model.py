@@ -25,6 +25,15 @@ class TaskKind(StrEnum):
     MARKER = "marker"
 
 
+class Step(StrEnum):
+    """What comes before the ingestion of big files, by the end of the task's name."""
+
+    # Waits for files, and finds out where they can be cut.
+    SPLIT = "__split"
+    # One task instance for each chunk.
+    CHUNKS = "__chunks"
+
+
 @dataclass(frozen=True)
 class Ingestion:
     """How data comes into the table of a source.
@@ -45,7 +54,8 @@ class TaskPlan:
     """One task: `task_id` is `<stage>.<name>`, `nodes` are the dbt unique ids that it runs.
 
     `select` holds one dbt selector per node. `upstream` are the ids of the tasks that must have
-    ended; `always` means that their failure does not matter.
+    ended; `always` means that their failure does not matter. `step` is set for what an ingestion does
+    in tasks of their own before the one that loads.
     """
 
     task_id: str
@@ -58,6 +68,7 @@ class TaskPlan:
     doc: str
     always: bool = False
     ingestion: Ingestion | None = None
+    step: Step | None = None
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from orrery.config.pipeline import (
     STAGING,
     TESTS,
 )
+from orrery.plan.chunks import steps_before
 from orrery.plan.doc import ingest_doc, node_doc, tests_doc
 from orrery.plan.lineage import Lineage
 from orrery.plan.model import Ingestion, PipelinePlan, TaskKind, TaskPlan
@@ -117,27 +118,27 @@ class _Planner:
         uid = entry["source"]
         source = self.resources[uid]
         block = KINDS[entry["kind"]].model_validate(entry["block"])
-        self.ingested_by[uid] = self._add(
-            TaskPlan(
-                task_id=f"{INGEST}.{entry['name']}",
-                stage=INGEST,
-                kind=TaskKind.INGEST,
-                nodes=(uid,),
-                select=(_selector(source),),
-                upstream=frozenset(),
-                owner=self._owner(source),
-                doc=ingest_doc(source, block.files),
-                ingestion=Ingestion(
-                    block=block,
-                    source=f"{source['source_name']}.{source['name']}",
-                    schema=source["schema"],
-                    table=source["identifier"],
-                    columns={
-                        name: column.get("data_type", "text") for name, column in source["columns"].items()
-                    },
-                ),
-            )
+        task = TaskPlan(
+            task_id=f"{INGEST}.{entry['name']}",
+            stage=INGEST,
+            kind=TaskKind.INGEST,
+            nodes=(uid,),
+            select=(_selector(source),),
+            upstream=frozenset(),
+            owner=self._owner(source),
+            doc=ingest_doc(source, block.files),
+            ingestion=Ingestion(
+                block=block,
+                source=f"{source['source_name']}.{source['name']}",
+                schema=source["schema"],
+                table=source["identifier"],
+                columns={name: column.get("data_type", "text") for name, column in source["columns"].items()},
+            ),
         )
+        before: frozenset[str] = frozenset()
+        for step in steps_before(task):
+            before = frozenset({self._add(replace(step, upstream=before))})
+        self.ingested_by[uid] = self._add(replace(task, upstream=before))
 
     def _add_resource(self, uid: str, resource: Resource) -> None:
         """The task that builds a seed, model or snapshot, or that checks how fresh a source is."""

@@ -16,6 +16,7 @@ from airflow.sdk import (
     TaskGroup,
     TriggerRule,
 )
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
@@ -83,7 +84,7 @@ def _schedule(plan: PipelinePlan, project: Project) -> Any:
     if config.after:
         return AssetAll(*(asset_of(name) for name in config.after))
     if config.on_files:
-        ingestions = (task.ingestion for task in plan.tasks.values())
+        ingestions = (task.ingestion for task in plan.tasks.values() if not task.step)
         return AssetAny(*(_landing_asset(each, project) for each in ingestions if each))
     return config.schedule
 
@@ -160,7 +161,7 @@ class _Builder:
     def __init__(self, plan: PipelinePlan, dag: DAG) -> None:
         self.plan = plan
         self.dag = dag
-        self.tasks: dict[str, BaseOperator] = {}
+        self.tasks: dict[str, BaseOperator | MappedOperator] = {}
         self._groups: dict[str, TaskGroup] = {}
         for stage in plan.stages:
             self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
@@ -170,7 +171,7 @@ class _Builder:
 
         # A plain function: Cosmos deep-copies its configuration, and a bound method would take a copy
         # of this builder and of the DAG with it.
-        def convert(node: Any, **_: Any) -> BaseOperator | None:
+        def convert(node: Any, **_: Any) -> BaseOperator | MappedOperator | None:
             # A source without freshness has no task.
             task_id = self.plan.by_node.get(node.unique_id)
             return self._add(self.plan.tasks[task_id]) if task_id else None
@@ -229,7 +230,9 @@ class _Builder:
             trigger_rule=TriggerRule.ALL_DONE,
             **pool,
         )
-        build.set_upstream(list(ingests.values()))
+        build.set_upstream(
+            [task for task in ingests.values() if not task.downstream_task_ids & ingests.keys()]
+        )
         build.set_downstream(first)
 
     def announce(self) -> None:
@@ -238,7 +241,7 @@ class _Builder:
         finished = MarkerOperator(task_id=FINISHED, dag=self.dag, outlets=[asset_of(self.plan.name)])
         finished.set_upstream(last)
 
-    def _add(self, task: TaskPlan) -> BaseOperator:
+    def _add(self, task: TaskPlan) -> BaseOperator | MappedOperator:
         arguments: dict[str, Any] = {
             "task_id": task.name,
             "task_group": self._groups[task.stage],
@@ -249,9 +252,14 @@ class _Builder:
             arguments["owner"] = task.owner
         if task.always:
             arguments["trigger_rule"] = TriggerRule.ALL_DONE
-        operator: BaseOperator
+        operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
+        elif task.ingestion and task.ingestion.block.chunk_size:
+            # Few pipelines need it.
+            from orrery.render.chunks import chunk_operator
+
+            operator = chunk_operator(task, self.tasks, arguments)
         elif task.ingestion:
             operator = IngestFilesOperator(
                 stage=task.stage, nodes=task.nodes, ingestion=task.ingestion, **arguments

@@ -224,7 +224,7 @@ def test_what_airflow_does_not_know(airflow: Airflow) -> None:
     airflow.dag = None
     with AirflowApi(airflow.url, "admin", "secret") as api:
         assert api.dag("shop") is None
-        assert api.xcom("shop", "r1", "core.a", "dbt") is None
+        assert api.xcom(task("core.a", "success"), "dbt") is None
         with pytest.raises(OrreryError, match="shop has no run 'r7'"):
             api.run("shop", "r7")
 

@@ -111,7 +111,7 @@ def test_follow_prints_each_end_once(airflow: Airflow, monkeypatch: pytest.Monke
     ]
     console = Console(file=io.StringIO(), width=140)
     with AirflowApi(airflow.url, "admin", "secret") as api:
-        run, tasks = follow(api, "shop", "r1", console, {"core.old"})
+        run, tasks = follow(api, "shop", "r1", console, {("core.old", -1)})
     assert run["state"] == "failed"
     assert [item["state"] for item in tasks] == ["success", "success", "failed"]
     printed = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
