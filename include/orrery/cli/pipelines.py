@@ -16,9 +16,9 @@ from orrery.cli.session import checked_pipeline, connect, new_console, start, wa
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
+from orrery.config.pipeline import STEPS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
-from orrery.plan.model import Step
 
 RETRIED = ("failed", "upstream_failed")
 
@@ -136,14 +136,14 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
         known = {node_of(task) for task in tasks}
         raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
     # A step of an ingestion has no meaning without the others.
-    ids = [found[0].removesuffix(step) for step in Step if found[0].endswith(step)] or found[:1]
+    ids = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)] or found[:1]
     return {"task_ids": [*_steps_before(ids[0], tasks), ids[0]], "include_downstream": downstream}
 
 
 def _steps_before(task_id: str, tasks: list[Json]) -> list[str]:
     """The tasks in which an ingestion begins."""
     known = {task["task_id"] for task in tasks}
-    return [f"{task_id}{step}" for step in Step if f"{task_id}{step}" in known]
+    return [f"{task_id}{step}" for step in STEPS if f"{task_id}{step}" in known]
 
 
 def _finish(

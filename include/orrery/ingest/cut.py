@@ -38,11 +38,11 @@ def cut(zone: LandingZone, file: LandingFile, spec: Files, size: int) -> tuple[l
         while block := stream.read(BLOCK):
             cutter.feed(block)
     zone.check_unchanged(file)
-    return [start for start in cutter.starts if start[0] < max(stream.size, 1)], stream.hexdigest
+    return cutter.finish(), stream.hexdigest
 
 
 class Cutter:
-    """Takes the bytes of a file, and knows in `starts` where its parts begin: (offset, line), from (0, 1).
+    """Takes the bytes of a file, and says at the end where its parts begin: (offset, line), from (0, 1).
 
     A part begins behind a line end at which orrery.ingest.records.Records has no record open, so that the
     records of the parts are those of the whole, damaged ones included. What follows a record that is
@@ -52,7 +52,7 @@ class Cutter:
     """
 
     def __init__(self, quotes: Quotes, size: int, *, header: bool, longest: int = LONGEST) -> None:
-        self.starts = [(0, 1)]
+        self._starts = [(0, 1)]
         self._quotes, self._size, self._longest = quotes, size, longest
         self._before_records = header
         self._offset, self._line = 0, 1  # of what has not been looked at
@@ -73,6 +73,13 @@ class Cutter:
         self._rest = text[end:]
         if len(self._rest) > self._longest:
             self._give_up()
+
+    def finish(self) -> list[tuple[int, int]]:
+        """Where the parts begin of what has been taken."""
+        end = self._offset + len(self._rest)
+        if end - self._closed > self._longest:
+            self._give_up()
+        return [start for start in self._starts if start == (0, 1) or start[0] < end]
 
     def _take(self, lines: bytes) -> None:
         begin = self._behind_header(lines) if self._before_records else 0
@@ -97,14 +104,14 @@ class Cutter:
 
     def _cut(self, lines: bytes, begin: int) -> None:
         while begin < len(lines):
-            wanted = max(begin, self.starts[-1][0] + self._size - self._offset - 1)
+            wanted = max(begin, self._starts[-1][0] + self._size - self._offset - 1)
             end = lines.find(b"\n", wanted) + 1
             piece = lines[begin : end or len(lines)]
             self._open = self._quotes.end_open(piece, begin_open=self._open)
             self._line += piece.count(b"\n")
             begin += len(piece)
             if end and not self._open:
-                self.starts.append((self._offset + begin, self._line))
+                self._starts.append((self._offset + begin, self._line))
 
     def _first_closed(self, lines: bytes, begin: int, opened: bool) -> int | None:
         """The first line end at which no record is open, if there is one."""
@@ -118,8 +125,7 @@ class Cutter:
 
     def _give_up(self) -> None:
         self._damaged = True
-        self._rest = b""
-        self.starts = [start for start in self.starts if start[0] <= self._closed]
+        self._starts = [start for start in self._starts if start[0] <= self._closed]
 
 
 @cache

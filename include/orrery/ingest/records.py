@@ -146,7 +146,9 @@ class Records:
 
     def _records(self, text: bytes) -> Iterator[bytes]:
         if b"\r" in text and self._quote not in text and not self._open:
-            text = text.replace(b"\r\n", b"\n")
+            # With the line end behind it; what is left then is a carriage return of its own.
+            unix = (text + b"\n").replace(b"\r\n", b"\n")[:-1]
+            text = text if b"\r" in unix else unix
         clean = b"\r" not in text and b"\0" not in text and _is_utf8(text)
         for line in text.split(b"\n"):
             if (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orrery.config.ingest import Files
-from orrery.config.pipeline import Pipeline
+from orrery.config.pipeline import CHUNKS, SPLIT, Pipeline
 
 
 class TaskKind(StrEnum):
@@ -29,9 +29,9 @@ class Step(StrEnum):
     """What comes before the ingestion of big files, by the end of the task's name."""
 
     # Waits for files, and finds out where they can be cut.
-    SPLIT = "__split"
+    SPLIT = SPLIT
     # One task instance for each chunk.
-    CHUNKS = "__chunks"
+    CHUNKS = CHUNKS
 
 
 @dataclass(frozen=True)

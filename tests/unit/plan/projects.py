@@ -21,11 +21,12 @@ def plan(
     stages: dict[str, set[str]] | None = None,
     groups: Any = (),
     ingest: Any = (),
+    chunk_size: int | None = None,
     **settings: Any,
 ) -> PipelinePlan:
     """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
 
-    `ingest` are the unique ids of sources that files fill.
+    `ingest` are the unique ids of sources that files fill, in chunks of `chunk_size`.
     """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
@@ -33,7 +34,7 @@ def plan(
         {
             "name": uid.split(".", 2)[2].replace(".", "__"),
             "kind": "files",
-            "block": {"files": "a.csv"},
+            "block": {"files": "a.csv", "chunk_size": chunk_size},
             "source": uid,
         }
         for uid in ingest
