@@ -35,7 +35,7 @@ class SplitFilesOperator(IngestFilesOperator):
         _, pending = self._find(loader, zone)
         values = as_values(split(zone, pending, self.ingestion.block))
         files = len({value["file"] for value in values})
-        message = f"{len(pending)} new files, {files} of them in {len(values)} chunks"
+        message = f"{files} of {len(pending)} new files in {len(values)} chunks"
         self.log.info(message)
         ti.xcom_push(key=RESULT_KEY, value=_result(None, message if pending else "nothing new"))
         return values

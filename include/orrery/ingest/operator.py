@@ -32,6 +32,12 @@ def telling(context: Context) -> Iterator[None]:
     except OrreryError as error:
         context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
         raise AirflowException(str(error)) from error
+    except AirflowException:
+        raise
+    except Exception as error:
+        # Such as a database that does not answer: another try may help.
+        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        raise
 
 
 class FilesOperator(BaseOperator):
