@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
+from orrery.ingest.chunks import PREFIX, Chunk
 from support.live import Done, Live
 from support.waiting import wait_for
 
@@ -74,6 +77,18 @@ def test_forex_goes_from_files_to_gold(live: Live, forex_run: Done) -> None:
     assert no_chunks(live)
 
 
+def leave_a_chunk(live: Live, run_id: str) -> None:
+    """A staging table as a run leaves it behind that dies."""
+    chunk = Chunk("a.csv", "1", number=1, of=2, start=0, end=9, line=1, content_hash="x")
+    told = {"dag_id": "forex", "run_id": run_id, "table": "forex_transactions", "chunk": asdict(chunk)}
+    with closing(psycopg2.connect(live.stack.warehouse_dsn("loader"))) as link, link:
+        link.cursor().execute(
+            f"create unlogged table landing.{PREFIX}left (); comment on table landing.{PREFIX}left is %s",
+            [json.dumps({**told, "columns": [], "rows": 0, "content_hash": "x"})],
+        )
+    assert not no_chunks(live)
+
+
 def no_chunks(live: Live) -> bool:
     """Whether no staging table is left."""
     return live.query("select relname from pg_class where starts_with(relname, '_orrery_chunk_')") == []
@@ -81,9 +96,12 @@ def no_chunks(live: Live) -> bool:
 
 def test_a_second_run_loads_nothing(live: Live, forex_run: Done) -> None:
     before = loads(live)
+    leave_a_chunk(live, forex_run.run_id)
     done = live.orrery("run", "forex")
     assert done.code == 0
     assert "nothing new" in done.output
+    # That run has ended.
+    assert no_chunks(live)
     assert loads(live) == before
     states = live.airflow.states("forex", done.run_id)
     # There is nothing to map, which is fine.
@@ -154,9 +172,8 @@ def test_one_chunk_that_fails(live: Live, forex_run: Done) -> None:
 
         retried = live.orrery("retry", "forex", "--failed")
         assert retried.code == 0, retried.output
-        assert [line[1:] for line in loads(live)[len(before) :]] == [
-            ("forex/transactions/transactions_2025-04-24.csv", len(others), len(others), 0, 0)
-        ]
+        (added,) = loads(live)[len(before) :]
+        assert added[1:] == ("forex/transactions/transactions_2025-04-24.csv", 1_129, 1_129, 0, 0)
         assert no_chunks(live)
         again = live.orrery("retry", "forex", "--model", "forex__transactions")
         assert again.code == 0, again.output

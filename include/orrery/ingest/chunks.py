@@ -24,6 +24,7 @@ from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.staging import Into, Section, Staged, stage
 from orrery.ingest.target import Connect, Cursor, Target
 
+# With another shape of the comments below it has to be another one.
 PREFIX = "_orrery_chunk_"
 # For how long to wait for a table that somebody may still read.
 _PATIENCE = "set local lock_timeout = '2s'"
