@@ -131,9 +131,7 @@ def growth(beyond: dict[int, float]) -> list[str]:
         return []
     slope, begin = statistics.linear_regression(list(beyond), list(beyond.values()))
     off = max(abs(seconds - begin - slope * nodes) for nodes, seconds in beyond.items())
-    return [
-        f"CPU beyond dbt's: {begin:.1f} s and {slope * 1000:.0f} ms per node, within {off:.1f} s"
-    ]
+    return [f"CPU beyond dbt's: {begin:.1f} s and {slope * 1000:.0f} ms per node, within {off:.1f} s"]
 
 
 def measure(nodes: int, repeat: int, *, cosmos: bool, triggerer: bool) -> Runs:
@@ -393,9 +391,7 @@ def show_cpu(nodes: int, runs: Runs) -> float:
     beyond = {name: seconds - total["dbt build"] for name, seconds in total.items()}
     row("all", *(f"{seconds:.1f}" for seconds in total.values()))
     row("beyond dbt, ms per node", "", *(f"{beyond[name] / nodes * 1000:.0f}" for name in list(used)[1:]))
-    print(
-        "  In a DAG run dbt is a child of the scheduler. Beside dbt build Airflow is there, but idle."
-    )
+    print("  In a DAG run dbt is a child of the scheduler. Beside dbt build Airflow is there, but idle.")
     return beyond["Orrery"]
 
 

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,12 @@ COLUMNS = {
 DEFINITIONS = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 # One row in so many is bad, and rejected.
 BAD_EVERY = 100_000
+CHUNKS = 2
 HEADER = f"""\
 Rows have {len(COLUMNS)} columns. In the files with bad rows one in {BAD_EVERY:,} is rejected; the floor gets
-none. Orrery's seconds are those of a process of its own without its imports; its memory is the most that the
-process has resident, and PostgreSQL's the most that its process for the load has for itself."""
+none. "in chunks" is the clean file, of which {CHUNKS} processes stage a part each at the same time. Orrery's
+seconds are those of processes of their own without their imports; its memory is the most that one of them
+has resident, and PostgreSQL's the most that its process for the load has for itself."""
 
 Figures = dict[str, float]
 
@@ -52,10 +56,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000], metavar="N")
     parser.add_argument("--repeat", type=int, default=3, metavar="R", help="loads of each; default 3")
-    parser.add_argument("--load", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
-        print(json.dumps(load(*options.load)))
+        step, uri, folder = options.load
+        print(json.dumps(STEPS[step](uri, folder)))
         return 0
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
@@ -83,8 +88,9 @@ class Bench:
                 file.writelines(line(number, bad=bad) for number in range(1, rows + 1))
 
     def compare(self, repeat: int) -> dict[str, list[Figures]]:
-        """Figures of the floor, of a clean file, of one with bad rows, and of the same file once more."""
-        runs: dict[str, list[Figures]] = {"floor": [], "Orrery": [], "with bad rows": [], "again": []}
+        """Figures of the floor, a clean file, one with bad rows, that again, and the clean one in chunks."""
+        names = ("floor", "Orrery", "with bad rows", "again", "in chunks")
+        runs: dict[str, list[Figures]] = {name: [] for name in names}
         for _ in range(repeat):
             self.reset()
             runs["floor"].append(self.floor())
@@ -92,6 +98,8 @@ class Bench:
                 self.reset()
                 runs[name].append(self.orrery(folder))
             runs["again"].append(self.orrery("bad"))
+            self.reset()
+            runs["in chunks"].append(self.chunked("clean"))
         return runs
 
     def reset(self) -> None:
@@ -125,10 +133,42 @@ class Bench:
 
     def orrery(self, folder: str) -> Figures:
         """Orrery, in a process of its own."""
-        command = [sys.executable, __file__, "--load", self.uri, str(self.folder / folder)]
         with BackendMemory(self.uri) as backend:
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return {**json.loads(done.stdout.splitlines()[-1]), "backend": backend.most}
+            (done,) = self.processes("load", folder)
+        return {**done, "backend": backend.most}
+
+    def chunked(self, folder: str) -> Figures:
+        """Orrery in steps as Airflow runs them: one cuts, two stage a chunk at the same time, one loads."""
+        with BackendMemory(self.uri) as backend:
+            (cut,) = self.processes("split", folder)
+            staged = self.processes(*(f"chunk {number}" for number in range(CHUNKS)), folder)
+            (loaded,) = self.processes("load", folder)
+        steps = {
+            "split": cut["seconds"],
+            "stage": max(done["seconds"] for done in staged),
+            "load": loaded["seconds"],
+        }
+        return {
+            "seconds": sum(steps.values()),
+            "memory": max(done["memory"] for done in (cut, loaded, *staged)),
+            "backend": backend.most,
+            **steps,
+        }
+
+    def processes(self, *arguments: str) -> list[Figures]:
+        """What processes tell that take a step each, at the same time; the folder comes last."""
+        *steps, folder = arguments
+        path = str(self.folder / folder)
+        started = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--load", step, self.uri, path], stdout=subprocess.PIPE, text=True
+            )
+            for step in steps
+        ]
+        outputs = [process.communicate()[0] for process in started]
+        if any(process.returncode for process in started):
+            raise SystemExit(f"{arguments} failed")
+        return [json.loads(output.splitlines()[-1]) for output in outputs]
 
     def execute(self, sql: str) -> None:
         """Run SQL outside of a transaction."""
@@ -176,26 +216,75 @@ def line(number: int, *, bad: bool) -> str:
     return f"{number},{number % 50_000},USD,{amount},{when},Payment number {number} of a customer\n"
 
 
-def load(uri: str, folder: str) -> Figures:
-    """Load the file of a folder; returns seconds and memory of this process in MB."""
-    os.environ["AIRFLOW_HOME"] = str(Path(folder, "airflow"))
-    from orrery.config.ingest import Files
-    from orrery.ingest.landing import LandingZone
-    from orrery.ingest.load import Loader
-    from orrery.ingest.target import Target
+class Work:
+    """One step of a load, without the imports; `figures` are its seconds, and memory of the process in MB."""
 
-    began = time.monotonic()
-    key = ("transaction_id",)
-    target = Target("landing", "transactions", "bench.transactions", COLUMNS, key)
-    spec, zone = Files(files="*.csv", key=key, max_rejected="1%"), LandingZone(f"file://{folder}")
-    loader = Loader(
-        lambda: psycopg2.connect(uri, application_name="orrery-load"), target, spec, zone, "benchmark"
-    )
-    loader.prepare()
-    for loaded in loader.load(loader.pending(zone.find(spec.files))):
+    def __init__(self, uri: str, folder: str) -> None:
+        os.environ["AIRFLOW_HOME"] = str(Path(folder, "airflow"))
+        from orrery.config.ingest import Files
+        from orrery.ingest.chunks import ChunkTables
+        from orrery.ingest.landing import LandingZone
+        from orrery.ingest.load import Loader
+        from orrery.ingest.target import Target
+
+        self.began = time.monotonic()
+        size = Path(folder, "transactions.csv").stat().st_size
+        self.spec = Files(
+            files="*.csv", key=("transaction_id",), max_rejected="1%", chunk_size=size // CHUNKS + 1
+        )
+        self.zone = LandingZone(f"file://{folder}")
+        target = Target("landing", "transactions", "benchmark.transactions", COLUMNS, self.spec.key)
+        self.connect = lambda: psycopg2.connect(uri, application_name="orrery-load")
+        self.chunks = ChunkTables(target, self.spec, "benchmark", "benchmark")
+        self.loader = Loader(self.connect, target, self.spec, self.zone, "benchmark", chunks=self.chunks)
+
+    def pending(self) -> Any:
+        """The files to load."""
+        self.loader.prepare()
+        return self.loader.pending(self.zone.find(self.spec.files))
+
+    def figures(self) -> Figures:
+        """What the step took."""
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        return {"seconds": time.monotonic() - self.began, "memory": memory}
+
+
+def load(uri: str, folder: str) -> Figures:
+    """Load the file of a folder, from its chunks where they are staged."""
+    work = Work(uri, folder)
+    for loaded in work.loader.load(work.pending()):
         assert loaded.merged.inserted + loaded.merged.updated + loaded.merged.rejected == loaded.rows
-    seconds = time.monotonic() - began
-    return {"seconds": seconds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    return work.figures()
+
+
+def cut(uri: str, folder: str) -> Figures:
+    """Find out where the file can be cut."""
+    work = Work(uri, folder)
+    from orrery.ingest.split import as_values, split
+
+    chunks = as_values(split(work.zone, work.pending(), work.spec))
+    assert len(chunks) == CHUNKS
+    figures = work.figures()
+    Path(folder, "chunks.json").write_text(json.dumps(chunks))
+    return figures
+
+
+def stage(number: int, uri: str, folder: str) -> Figures:
+    """Stage one chunk."""
+    work = Work(uri, folder)
+    from orrery.ingest.chunks import Chunk
+
+    chunk = Chunk(**json.loads(Path(folder, "chunks.json").read_text())[number])
+    work.chunks.stage(work.connect, work.zone, chunk)
+    return work.figures()
+
+
+# What processes of their own do.
+STEPS: dict[str, Callable[[str, str], Figures]] = {
+    "load": load,
+    "split": cut,
+    **{f"chunk {number}": partial(stage, number) for number in range(CHUNKS)},
+}
 
 
 def show(rows: int, runs: dict[str, list[Figures]]) -> None:
@@ -211,7 +300,13 @@ def show(rows: int, runs: dict[str, list[Figures]]) -> None:
         memory, backend = (max(run.get(key, 0) for run in measured) for key in ("memory", "backend"))
         every = " ".join(f"{run['seconds']:.1f}" for run in measured)
         speed = f"{rows / seconds:>10,.0f} {floor / seconds:>9.2f}" if name != "again" else f"{'':>20}"
-        print(f"  {name:14} {seconds:>8.1f} {speed} {memory:>6.0f} {backend:>17.0f}  ({every})", flush=True)
+        steps = {
+            step: statistics.median(run[step] for run in measured)
+            for step in ("split", "stage", "load")
+            if step in measured[0]
+        }
+        told = "; ".join([every, *(f"{step} {taken:.1f}" for step, taken in steps.items())])
+        print(f"  {name:14} {seconds:>8.1f} {speed} {memory:>6.0f} {backend:>17.0f}  ({told})", flush=True)
 
 
 if __name__ == "__main__":

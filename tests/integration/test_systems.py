@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
+from orrery.ingest.chunks import PREFIX, Chunk
 from support.live import Done, Live
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
 TRANSACTIONS = "ingest.forex__transactions"
+SPLIT, CHUNKS = f"{TRANSACTIONS}__split", f"{TRANSACTIONS}__chunks"
 LEDGER = "landing._orrery_ledger"
 
 
@@ -54,14 +61,52 @@ def test_forex_goes_from_files_to_gold(live: Live, forex_run: Done) -> None:
     assert set(states.values()) == {"success"}
     edges = live.airflow.edges("forex")
     assert {(TRANSACTIONS, "build"), (TRANSACTIONS, "source_freshness.forex__transactions")} <= edges
+    # Two files are larger than chunk_size, and are cut into two parts each.
+    instances = live.airflow.instances("forex", forex_run.run_id, CHUNKS)
+    assert {(task["map_index"], task["rendered_map_index"], task["state"]) for task in instances} == {
+        (0, "transactions_2025-04-16.csv 1/2", "success"),
+        (1, "transactions_2025-04-16.csv 2/2", "success"),
+        (2, "transactions_2025-04-21.csv 1/2", "success"),
+        (3, "transactions_2025-04-21.csv 2/2", "success"),
+    }
+    assert "success ingest.forex__transactions__chunks[transactions_2025-04-16.csv 2/2]" in forex_run.output
+    lines = [line.split() for line in forex_run.output.splitlines()]
+    (line,) = (line for line in lines if line[1:2] == ["forex__transactions__chunks"])
+    rows = sum(read for file, read in files if Path(file).stem[-2:] in ("16", "21"))
+    assert (line[2:5], line[-1]) == (["(4", "instances)", "success"], f"{rows:,}")
+    assert no_chunks(live)
+
+
+def leave_a_chunk(live: Live, run_id: str) -> None:
+    """A staging table as a run leaves it behind that dies."""
+    chunk = Chunk("a.csv", "1", number=1, of=2, start=0, end=9, line=1, content_hash="x")
+    told = {"dag_id": "forex", "run_id": run_id, "table": "forex_transactions", "chunk": asdict(chunk)}
+    with closing(psycopg2.connect(live.stack.warehouse_dsn("loader"))) as link, link:
+        link.cursor().execute(
+            f"create unlogged table landing.{PREFIX}left (); comment on table landing.{PREFIX}left is %s",
+            [json.dumps({**told, "columns": [], "rows": 0, "content_hash": "x"})],
+        )
+    assert not no_chunks(live)
+
+
+def no_chunks(live: Live) -> bool:
+    """Whether no staging table is left."""
+    return live.query("select relname from pg_class where starts_with(relname, '_orrery_chunk_')") == []
 
 
 def test_a_second_run_loads_nothing(live: Live, forex_run: Done) -> None:
     before = loads(live)
+    leave_a_chunk(live, forex_run.run_id)
     done = live.orrery("run", "forex")
     assert done.code == 0
     assert "nothing new" in done.output
+    # That run has ended.
+    assert no_chunks(live)
     assert loads(live) == before
+    states = live.airflow.states("forex", done.run_id)
+    # There is nothing to map, which is fine.
+    assert states.pop(CHUNKS) == "skipped"
+    assert set(states.values()) == {"success"}
 
 
 def test_a_bad_file_holds_back_what_reads_it_and_nothing_else(live: Live, forex_run: Done) -> None:
@@ -83,19 +128,81 @@ def test_a_bad_file_holds_back_what_reads_it_and_nothing_else(live: Live, forex_
         after = readers.union(*(live.airflow.descendants("forex", task) for task in readers))
         assert states[TRANSACTIONS] == "failed"
         assert {states[task] for task in after} == {"upstream_failed"}
-        assert {state for task, state in states.items() if task not in {*after, TRANSACTIONS}} == {"success"}
+        assert states[CHUNKS] == "skipped"
+        others = states.keys() - {*after, TRANSACTIONS, CHUNKS}
+        assert {states[task] for task in others} == {"success"}
         assert "silver.int_forex_rates__spanned" in states.keys() - after
         assert (loads(live), count(live, "landing.forex_transactions")) == (before, rows)
 
         landed.write_text(good)
         retried = live.orrery("retry", "forex", "--failed")
         assert retried.code == 0, retried.output
-        assert set(live.airflow.states("forex", done.run_id).values()) == {"success"}
+        states = live.airflow.states("forex", done.run_id)
+        assert states.pop(CHUNKS) == "skipped"
+        assert set(states.values()) == {"success"}
         added = ("forex_transactions", "forex/transactions/transactions_2025-04-24.csv", 1, 1, 0, 0)
         assert loads(live) == [*before, added]
         assert count(live, "dev_gold.fct_transactions") == rows + 1
     finally:
         landed.unlink()
+
+
+def test_one_chunk_that_fails(live: Live, forex_run: Done) -> None:
+    """What reads the source is held back, and a retry does what is missing, however the file was cut."""
+    before = loads(live)
+    landing = live.dbt / "landing" / "forex" / "transactions"
+    landed = landing / "transactions_2025-04-24.csv"
+    first, *others = (landing / "transactions_2025-04-16.csv").read_text().splitlines(keepends=True)
+    landed.write_text(first + "".join(f"N{line}" for line in others))
+    try:
+        with no_space_for_the_first_chunk(live):
+            done = live.orrery("run", "forex")
+        assert done.code == 1
+        assert "No space left" in done.output
+        states = {t["map_index"]: t["state"] for t in live.airflow.instances("forex", done.run_id, CHUNKS)}
+        assert sorted(states.values()) == ["failed", "success"]
+        (index,) = (index for index, state in states.items() if state == "failed")
+        assert f"{CHUNKS}[transactions_2025-04-24.csv {index + 1}/2] failed" in done.output
+        assert f"/tasks/{CHUNKS}/mapped/{index}" in done.output
+        tasks = live.airflow.states("forex", done.run_id)
+        assert tasks[TRANSACTIONS] == "upstream_failed"
+        assert tasks["gold.fct_transactions"] == "upstream_failed"
+        assert tasks["silver.int_forex_rates__spanned"] == "success"
+        assert loads(live) == before
+
+        retried = live.orrery("retry", "forex", "--failed")
+        assert retried.code == 0, retried.output
+        (added,) = loads(live)[len(before) :]
+        assert added[1:] == ("forex/transactions/transactions_2025-04-24.csv", 1_129, 1_129, 0, 0)
+        assert no_chunks(live)
+        again = live.orrery("retry", "forex", "--model", "forex__transactions")
+        assert again.code == 0, again.output
+        assert "nothing new" in again.output
+    finally:
+        landed.unlink()
+
+
+@contextmanager
+def no_space_for_the_first_chunk(live: Live) -> Iterator[None]:
+    """PostgreSQL has no room for the next staging table, but for those after it."""
+    link = psycopg2.connect(live.stack.warehouse_dsn("postgres"))
+    link.autocommit = True
+    with closing(link), link.cursor() as cursor:
+        cursor.execute(
+            "create sequence public.chunks;"
+            " create function public.fail_first() returns event_trigger security definer language plpgsql"
+            " as $$ begin if exists (select from pg_event_trigger_ddl_commands()"
+            " where object_identity like 'landing._orrery_chunk_%') and nextval('public.chunks') = 1"
+            " then raise exception 'No space left' using errcode = 'disk_full'; end if; end $$;"
+            " create event trigger fail_first on ddl_command_end when tag in ('CREATE TABLE')"
+            " execute function public.fail_first()"
+        )
+        try:
+            yield
+        finally:
+            cursor.execute(
+                "drop event trigger fail_first; drop function public.fail_first; drop sequence public.chunks"
+            )
 
 
 @pytest.mark.parametrize("conf", [{"select": "no_such_model"}, {"exclude": "--profiles-dir /etc"}])
@@ -108,9 +215,9 @@ def test_refused_choices_load_nothing(live: Live, forex_run: Done, conf: dict[st
         run_id = live.airflow.trigger("forex", conf).raise_for_status().json()["dag_run_id"]
         assert live.airflow.wait_ended("forex", run_id) == "failed"
         states = live.airflow.states("forex", run_id)
-        assert {states[task] for task in (TRANSACTIONS, "ingest.forex__reference_rates", "build")} == {
-            "failed"
-        }
+        failed = {task for task, state in states.items() if state == "failed"}
+        assert failed == {SPLIT, "ingest.forex__reference_rates", "build"}
+        assert {states[task] for task in (CHUNKS, TRANSACTIONS)} == {"upstream_failed"}
         assert loads(live) == before
     finally:
         copy.unlink()
@@ -121,7 +228,7 @@ def test_a_selection_and_left_out_stages_leave_ingestion_out(live: Live, forex_r
         run_id = live.airflow.trigger("forex", conf).raise_for_status().json()["dag_run_id"]
         assert live.airflow.wait_ended("forex", run_id) == "success"
         states = live.airflow.states("forex", run_id)
-        assert states[TRANSACTIONS] == "skipped"
+        assert {states[task] for task in (SPLIT, CHUNKS, TRANSACTIONS)} == {"skipped"}
         assert states["gold.fct_transactions"] == "success"
 
 

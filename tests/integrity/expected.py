@@ -23,7 +23,7 @@ def expected_graph(manifest: Manifest, tag: str, tests: str, execute: str = "bui
         graph = {
             task: parents | ({"build"} if task in beginnings else set()) for task, parents in graph.items()
         }
-        graph["build"] = ingests
+        graph["build"] = ingests - set().union(*(graph[task] for task in ingests))
     return graph
 
 
@@ -92,6 +92,15 @@ class _Expected:
         asked = node["resource_type"] == "source" and node["config"]["meta"].get("orrery", {}).get("ingest")
         return {f"ingest.{node['source_name']}__{node['name']}"} if asked else set()
 
+    def ingestion(self, uid: str) -> Graph:
+        """The tasks of an ingestion: those that cut and stage big files come first, where there are any."""
+        graph: Graph = {task: set() for task in self.ingest(uid)}
+        for task in list(graph):
+            if "chunk_size" in self.nodes[uid]["config"]["meta"]["orrery"]["ingest"]:
+                split, chunks = f"{task}__split", f"{task}__chunks"
+                graph |= {split: set(), chunks: {split}, task: {chunks}}
+        return graph
+
     def before(self, uid: str) -> set[str]:
         """The tasks that the task of a node waits for, but for tests."""
         return self.tasks(self.parents[uid]) | self.ingest(uid)
@@ -135,7 +144,8 @@ class _Expected:
 
     def graph(self, mode: str) -> Graph:
         graph = {task: self.before(uid) for uid in self.nodes if (task := self.task(uid))}
-        graph |= {task: set() for uid in self.nodes for task in self.ingest(uid)}
+        for uid in self.nodes:
+            graph |= self.ingestion(uid)
         if mode == "off":
             return graph
         last = graph.keys() - set().union(*graph.values())

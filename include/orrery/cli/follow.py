@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from orrery.cli.airflow_api import FINISHED_RUN, FINISHED_TASK, AirflowApi, ApiError, Json
@@ -33,11 +34,15 @@ _STYLES = {
 
 
 def follow(
-    api: AirflowApi, dag_id: str, run_id: str, console: Console, ended: AbstractSet[str] = frozenset()
+    api: AirflowApi,
+    dag_id: str,
+    run_id: str,
+    console: Console,
+    ended: AbstractSet[tuple[str, int]] = frozenset(),
 ) -> tuple[Json, list[Json]]:
     """Show the progress of a run per stage until it ends; returns the run and its task instances.
 
-    `ended` are the ids of tasks that had ended before and do not run again: they are no news.
+    `ended` are those that had ended before (see `key_of`) and do not run again: they are no news.
     """
     progress = _LiveProgress(console) if console.is_terminal else _PlainProgress(console)
     lost_since: float | None = None
@@ -56,7 +61,7 @@ def follow(
                     raise
                 time.sleep(POLL_SECONDS)
                 continue
-            progress.update([t for t in tasks if t["task_id"] not in ended and not is_marker(t)])
+            progress.update([t for t in tasks if key_of(t) not in ended and not is_marker(t)])
             if run["state"] in FINISHED_RUN:
                 return run, tasks
             if run["state"] == "queued" and not told and time.monotonic() - started > QUEUED_SECONDS:
@@ -79,6 +84,30 @@ def stage_of(task: Json) -> str:
 def node_of(task: Json) -> str:
     """The name of a task instance inside its stage; a task outside of all has its id."""
     return str(task["task_id"]).partition(".")[2] or str(task["task_id"])
+
+
+def key_of(task: Json) -> tuple[str, int]:
+    """What tells a task instance of a run from the others; a mapped task has many."""
+    return task["task_id"], task.get("map_index", -1)
+
+
+def is_mapped(task: Json) -> bool:
+    """Whether it is one of the instances of a mapped task."""
+    return key_of(task)[1] >= 0
+
+
+def label_of(task: Json) -> str:
+    """The name of a task instance inside its stage, with that of the instance of a mapped task."""
+    return f"{node_of(task)}{_instance(task)}"
+
+
+def full_label_of(task: Json) -> str:
+    """The same with the stage."""
+    return f"{task['task_id']}{_instance(task)}"
+
+
+def _instance(task: Json) -> str:
+    return f"[{task.get('rendered_map_index') or task['map_index']}]" if is_mapped(task) else ""
 
 
 def styled(state: str | None) -> str:
@@ -120,7 +149,7 @@ def progress_table(tasks: list[Json]) -> Table:
     for stage, members in _stages(tasks).items():
         done = sum(task["state"] in FINISHED_TASK for task in members)
         states = Counter(task["state"] for task in members)
-        running = [node_of(task) for task in members if task["state"] == "running"]
+        running = [escape(label_of(task)) for task in members if task["state"] == "running"]
         table.add_row(
             stage,
             f"{done}/{len(members)}",
@@ -135,8 +164,8 @@ class _PlainProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown: dict[str, str] = {}
-        self._ended: dict[str, set[str]] = {}
+        self._shown: dict[tuple[str, int], str] = {}
+        self._ended: dict[str, set[tuple[str, int]]] = {}
 
     def __enter__(self) -> _PlainProgress:
         return self
@@ -148,9 +177,9 @@ class _PlainProgress:
         stages = _stages(tasks)
         for task in tasks:
             state = task["state"]
-            if self._shown.get(task["task_id"]) == state:
+            if self._shown.get(key_of(task)) == state:
                 continue
-            self._shown[task["task_id"]] = state
+            self._shown[key_of(task)] = state
             if state in FINISHED_TASK:
                 seconds = f"{task['duration']:.1f} s" if task.get("duration") else ""
                 # The markup has no width: it must not count when states are padded.
@@ -158,11 +187,11 @@ class _PlainProgress:
                 stage = stage_of(task)
                 # A task may end twice, when the build goes on with what was given back.
                 ended = self._ended.setdefault(stage, set())
-                ended.add(task["task_id"])
+                ended.add(key_of(task))
                 if state in NOT_RUN:
                     continue
                 self._console.print(
-                    f"{styled(state)}{padding} {task['task_id']}  {seconds}  "
+                    f"{styled(state)}{padding} {escape(full_label_of(task))}  {seconds}  "
                     f"({len(ended)} of {len(stages[stage])} in {stage})",
                     highlight=False,
                 )

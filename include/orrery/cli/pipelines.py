@@ -12,12 +12,13 @@ import yaml
 from rich.console import Console
 
 from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
-from orrery.cli.follow import follow, node_of
+from orrery.cli.follow import follow, key_of, node_of
 from orrery.cli.session import checked_pipeline, connect, new_console, start, wait_until_parsed
 from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
+from orrery.config.pipeline import STEPS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
 
@@ -102,8 +103,8 @@ def retry(pipeline: str, failed: bool, model: str | None, downstream: bool, run_
         cleared = api.clear(pipeline, run_id, only_failed=False, run_on_latest_version=True, **choice)
         console.print(f"{len(cleared)} of {len(tasks)} tasks run again.", highlight=False)
         console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
-        again = {task["task_id"] for task in cleared}
-        ended = {t["task_id"] for t in tasks if t["state"] in FINISHED_TASK and t["task_id"] not in again}
+        again = {key_of(task) for task in cleared}
+        ended = {key_of(t) for t in tasks if t["state"] in FINISHED_TASK and key_of(t) not in again}
         _finish(api, pipeline, run_id, console, ended)
 
 
@@ -130,8 +131,15 @@ def _stages_to_skip(dag: Json, text: str) -> dict[str, Any]:
 
 
 def _failed(tasks: list[Json]) -> dict[str, Any]:
-    failed = [task["task_id"] for task in tasks if task["state"] in RETRIED]
-    return {"task_ids": failed} if failed else {}
+    ids: list[Any] = []
+    for task in tasks:
+        if task["state"] == "failed":
+            # A file that was corrected since is cut anew.
+            ids += _steps_before(task["task_id"], tasks)
+        if task["state"] in RETRIED:
+            task_id, index = key_of(task)
+            ids.append([task_id, index] if index >= 0 else task_id)
+    return {"task_ids": ids} if ids else {}
 
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
@@ -141,17 +149,29 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
     if not found:
         known = {node_of(task) for task in tasks}
         raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
-    return {"task_ids": found[:1], "include_downstream": downstream}
+    # A step of an ingestion has no meaning without the others.
+    ids = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)] or found[:1]
+    return {"task_ids": [*_steps_before(ids[0], tasks), ids[0]], "include_downstream": downstream}
+
+
+def _steps_before(task_id: str, tasks: list[Json]) -> list[str]:
+    """The tasks in which an ingestion begins."""
+    known = {task["task_id"] for task in tasks}
+    return [f"{task_id}{step}" for step in STEPS if f"{task_id}{step}" in known]
 
 
 def _finish(
-    api: AirflowApi, pipeline: str, run_id: str, console: Console, ended: AbstractSet[str] = frozenset()
+    api: AirflowApi,
+    pipeline: str,
+    run_id: str,
+    console: Console,
+    ended: AbstractSet[tuple[str, int]] = frozenset(),
 ) -> None:
     try:
         dag_run, tasks = follow(api, pipeline, run_id, console, ended)
     except KeyboardInterrupt:
         console.print(f"\nThe run goes on: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
-    shown = [task for task in tasks if task["task_id"] not in ended]
+    shown = [task for task in tasks if key_of(task) not in ended]
     if not show_summary(api, dag_run, shown, console):
         raise SystemExit(1)

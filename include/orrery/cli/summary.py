@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +12,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from orrery.cli.airflow_api import AirflowApi, Json
-from orrery.cli.follow import NOT_RUN, is_marker, node_of, stage_of, styled
+from orrery.cli.follow import (
+    NOT_RUN,
+    full_label_of,
+    is_mapped,
+    is_marker,
+    key_of,
+    label_of,
+    node_of,
+    stage_of,
+    styled,
+)
 from orrery.execute.results import RESULT_KEY
 
 LOG_LINES = 20
 # More lines than these, alike but for the name, become one.
 MOST_ALIKE = 3
+
+_Results = dict[tuple[str, int], Json]
 
 
 def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console) -> bool:
@@ -26,12 +38,12 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
     tasks = _by_stage([task for task in tasks if not is_marker(task)])
     with ThreadPoolExecutor(max_workers=4) as pool:
         ran = [task for task in tasks if task["state"] in ("success", "failed")]
-        values = pool.map(lambda task: api.xcom(dag_id, run_id, task["task_id"], RESULT_KEY), ran)
-        results = {task["task_id"]: value for task, value in zip(ran, values, strict=True) if value}
+        values = pool.map(lambda task: api.xcom(task, RESULT_KEY), ran)
+        results = {key_of(task): value for task, value in zip(ran, values, strict=True) if value}
     console.print(_table(tasks, results))
     failed = [task for task in tasks if task["state"] == "failed"]
     for task in failed:
-        _show_failure(api, task, results.get(task["task_id"]), console)
+        _show_failure(api, task, results.get(key_of(task)), console)
     succeeded = bool(run["state"] == "success")
     states = Counter(_state(task, results) for task in tasks)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
@@ -55,12 +67,12 @@ def _by_stage(tasks: list[Json]) -> list[Json]:
     return sorted(tasks, key=lambda task: (first[stage_of(task)], stage_of(task), start(task)))
 
 
-def _state(task: Json, results: dict[str, Json]) -> str:
-    warned = results.get(task["task_id"], {}).get("status") == "warn"
+def _state(task: Json, results: _Results) -> str:
+    warned = results.get(key_of(task), {}).get("status") == "warn"
     return "[yellow]warning[/]" if warned and task["state"] == "success" else styled(task["state"])
 
 
-def _table(tasks: list[Json], results: dict[str, Json]) -> Table:
+def _table(tasks: list[Json], results: _Results) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     table.add_column("node", overflow="fold")
@@ -68,32 +80,50 @@ def _table(tasks: list[Json], results: dict[str, Json]) -> Table:
     table.add_column("seconds", justify="right")
     table.add_column("rows", justify="right")
     table.add_column("message", overflow="fold")
-    for task, others in _folded(tasks):
-        result: dict[str, Any] = results.get(task["task_id"], {})
-        seconds = f"{task['duration']:.1f}" if task["duration"] else ""
-        rows = result.get("rows_affected")
+    for members in _folded(tasks, results):
+        task, own = members[0], [results.get(key_of(member), {}) for member in members]
+        seconds = sum(member["duration"] or 0 for member in members)
+        rows = [result["rows_affected"] for result in own if result.get("rows_affected") is not None]
         table.add_row(
             stage_of(task),
-            f"({others + 1} nodes)" if others else node_of(task),
+            escape(_name(members)),
             _state(task, results),
-            seconds,
-            f"{rows:,}" if rows is not None else "",
-            escape(_first_line(result.get("message") or _note(task))),
+            f"{seconds:.1f}" if task["duration"] else "",
+            f"{sum(rows):,}" if rows else "",
+            escape(_message(members, own[0])),
         )
     return table
 
 
-def _folded(tasks: list[Json]) -> Iterator[tuple[Json, int]]:
-    """The tasks; of many of a stage that did not run for one reason the first, with how many others."""
+def _name(members: list[Json]) -> str:
+    first, count = members[0], len(members)
+    if count == 1:
+        return label_of(first)
+    return f"{node_of(first)} ({count} instances)" if is_mapped(first) else f"({count} nodes)"
+
+
+def _message(members: list[Json], result: Json) -> str:
+    if len(members) > 1 and is_mapped(members[0]):
+        return ""
+    return _first_line(result.get("message") or _note(members[0]))
+
+
+def _folded(tasks: list[Json], results: _Results) -> Iterable[list[Json]]:
+    """The tasks, in lists of those that are told of in one line.
+
+    Those are many of a stage that did not run for one reason, and the instances of a mapped task that did
+    equally well.
+    """
     same = Counter(_kind(task) for task in tasks)
-    told = set()
+    rows: dict[tuple[Any, ...], list[Json]] = {}
     for task in tasks:
-        kind = _kind(task)
-        if task["state"] not in NOT_RUN or same[kind] <= MOST_ALIKE:
-            yield task, 0
-        elif kind not in told:
-            told.add(kind)
-            yield task, same[kind] - 1
+        key: tuple[Any, ...] = key_of(task)
+        if task["state"] in NOT_RUN and same[_kind(task)] > MOST_ALIKE:
+            key = _kind(task)
+        elif is_mapped(task) and task["state"] != "failed":
+            key = (task["task_id"], _state(task, results))
+        rows.setdefault(key, []).append(task)
+    return rows.values()
 
 
 def _kind(task: Json) -> tuple[str, str, str]:
@@ -106,8 +136,8 @@ def _note(task: Json) -> str:
 
 
 def _show_failure(api: AirflowApi, task: Json, result: Json | None, console: Console) -> None:
-    url = f"{api.run_url(task['dag_id'], task['dag_run_id'])}/tasks/{task['task_id']}"
-    console.print(f"\n[bold red]{task['task_id']} failed[/]  {url}", highlight=False, soft_wrap=True)
+    name = escape(full_label_of(task))
+    console.print(f"\n[bold red]{name} failed[/]  {api.task_url(task)}", highlight=False, soft_wrap=True)
     message = result and result.get("message")
     if message:
         console.print(message, markup=False, highlight=False, soft_wrap=True)

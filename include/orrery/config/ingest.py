@@ -28,6 +28,8 @@ GZIP = ".gz"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB)")
+_SIZE_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
 def _duration(value: Any) -> Any:
@@ -49,6 +51,15 @@ def _rejected(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise mistake(f"{value!r} is neither a number of rows nor a share", "Write for example 100 or 0.5%.")
+
+
+def _size(value: Any) -> Any:
+    """A number of bytes."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size = int(match[1]) * _SIZE_UNITS[match[2]] if match else value
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise mistake(f"{value!r} is no size", "Write for example 64MB or 1GB, or a number of bytes.")
+    return size
 
 
 def _check_pattern(value: str) -> str:
@@ -81,6 +92,7 @@ def _check_encoding(value: str) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str | int)]
 Rejected = Annotated[int | float, BeforeValidator(_rejected, json_schema_input_type=str | int)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str | int)]
 Character = Annotated[str, AfterValidator(_one_character)]
 
 
@@ -138,6 +150,11 @@ class Files(Block):
     )
     max_rejected: Rejected = Field(
         0, description="How many rows of a file, or which share, may be rejected; with more it is not loaded."
+    )
+    chunk_size: Size | None = Field(
+        None,
+        description="A file that is larger is cut between records into parts of about this size, such as "
+        "64MB, which tasks of their own read at the same time.",
     )
     if_missing: Literal["skip", "wait", "fail"] = Field(
         "fail",

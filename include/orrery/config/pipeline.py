@@ -37,6 +37,10 @@ OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES)
 FINISHED = "finished"
 # The task outside of all stages that runs dbt.
 BUILD = "build"
+# How the names of the tasks end that come before the one that loads big files: they cut them, and stage them.
+SPLIT = "__split"
+CHUNKS = "__chunks"
+STEPS = (SPLIT, CHUNKS)
 NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
 
 _RESERVED = (*OTHER_STAGES, FINISHED, BUILD)

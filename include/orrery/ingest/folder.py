@@ -55,7 +55,7 @@ class FolderStore(Store):
         try:
             return Path(file.path).open("rb")
         except FileNotFoundError:
-            raise vanished(file) from None
+            raise vanished(file.name) from None
         except OSError as error:
             raise _failed(file.name, "read", error) from None
 

@@ -33,6 +33,15 @@ class LandingZone:
         """
         return sorted(self._store.glob(pattern, without=ARCHIVE), key=lambda file: file.name)
 
+    def again(self, name: str, version: str) -> LandingFile:
+        """A file that was found before, in this version. Raises FileError when it has changed or is gone."""
+        now = self._store.stat(name)
+        if now is None:
+            raise vanished(name)
+        if now.version != version:
+            raise changed(name)
+        return now
+
     def complete(
         self, files: list[LandingFile], *, settle: timedelta, done_marker: str | None
     ) -> list[LandingFile]:
@@ -62,11 +71,7 @@ class LandingZone:
 
     def check_unchanged(self, file: LandingFile) -> None:
         """Raise FileError when the file has changed since it was found."""
-        now = self._store.stat(file.name)
-        if now is None:
-            raise vanished(file)
-        if now.version != file.version:
-            raise changed(file)
+        self.again(file.name, file.version)
 
     def put_away(self, file: LandingFile, after_load: str, done_marker: str | None) -> None:
         """Archive or delete a loaded file and its marker; one that is gone already is no error.

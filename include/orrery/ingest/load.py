@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg2
-from psycopg2 import errors
 from psycopg2.sql import SQL, Identifier, Literal
 
 from orrery.config.ingest import Files
-from orrery.ingest.errors import FileError
+from orrery.ingest.chunks import ChunkTables
+from orrery.ingest.errors import refusals
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.merge import Merge, Merged
 from orrery.ingest.staging import Staged, clear, stage
-from orrery.ingest.target import Cursor, Target, ensure, lock
+from orrery.ingest.target import Connect, Cursor, Target, ensure, lock
 
-Connect = Callable[[], Any]
 # Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
 _SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"
-# What PostgreSQL says of data, unlike of a connection, a lock or a disk: to try again is of no use.
-_REFUSALS = (
-    psycopg2.DataError,
-    psycopg2.IntegrityError,
-    psycopg2.ProgrammingError,
-    psycopg2.NotSupportedError,
-    errors.ProgramLimitExceeded,
-    errors.StatementTooComplex,
-    errors.TooManyColumns,
-)
 
 
 @dataclass(frozen=True)
@@ -48,9 +36,20 @@ class Loader:
 
     :param connect: opens a connection to the warehouse, as psycopg2 does
     :param run_id: what the ledger says about who has loaded a file
+    :param chunks: what is staged already of big files
     """
 
-    def __init__(self, connect: Connect, target: Target, spec: Files, zone: LandingZone, run_id: str) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        target: Target,
+        spec: Files,
+        zone: LandingZone,
+        run_id: str,
+        *,
+        chunks: ChunkTables | None = None,
+    ) -> None:
+        self._chunks = chunks
         self._connect, self._target, self._spec, self._zone, self._run_id = (
             connect,
             target,
@@ -91,6 +90,12 @@ class Loader:
                 if loaded:
                     yield loaded
 
+    def clear_chunks(self) -> None:
+        """Remove the chunks of this run that are left, such as those of files that another run has loaded."""
+        if self._chunks:
+            with self._transaction() as cursor:
+                self._chunks.drop(cursor)
+
     def put_away(self, files: list[LandingFile]) -> None:
         """Do with loaded files what the source says."""
         if self._spec.after_load == "keep":
@@ -121,19 +126,15 @@ class Loader:
         if earlier and earlier[0] == file.version:
             return None
         cursor.execute(_SETTINGS)
-        try:
+        with refusals(file.name):
             return self._stage_and_merge(cursor, file, earlier)
-        except _REFUSALS as error:
-            raise FileError(
-                file.name,
-                f"PostgreSQL does not take it: {(error.diag.message_primary or str(error)).strip()}",
-                "Correct the file or the source; nothing of the file is loaded.",
-            ) from error
 
     def _stage_and_merge(
         self, cursor: Cursor, file: LandingFile, earlier: tuple[str, str, int] | None
     ) -> Loaded | None:
-        staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
+        staged = self._chunks.staged(cursor, file) if self._chunks else None
+        if staged is None:
+            staged = stage(cursor, self._zone, file, self._spec, list(self._target.columns))
         if earlier and earlier[1] == staged.content_hash:
             # Touched, or copied anew: the same rows.
             cursor.execute(
@@ -156,6 +157,8 @@ class Loader:
         ).execute()
         self._enter(cursor, file, staged, merged, loaded_at)
         clear(cursor)
+        if self._chunks:
+            self._chunks.drop(cursor, file)
         return Loaded(file.name, staged.rows, merged)
 
     def _enter(

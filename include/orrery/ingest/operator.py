@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from orrery.config.ingest import Files
 from orrery.config.project import Project
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, summary
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 from orrery.plan.objects import taken_name
@@ -18,19 +17,20 @@ from orrery.plan.objects import taken_name
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from orrery.ingest.landing import LandingFile
+    from orrery.ingest.chunks import ChunkTables
+    from orrery.ingest.landing import LandingFile, LandingZone
     from orrery.ingest.load import Loaded, Loader
+    from orrery.ingest.target import Target
 
 
-class IngestFilesOperator(BaseOperator):
-    """Loads what has arrived for a table of a source, every file once.
+class FilesOperator(BaseOperator):
+    """What all tasks have in common that bring files into a table of a source.
 
     :param stage: the stage that the task is in; a run may leave whole stages out
     :param nodes: dbt unique ids of the table
     :param work: which files, and into which table
     """
 
-    custom_operator_name = "ingest files"
     ui_color = "#f5e6cc"
 
     def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
@@ -39,55 +39,91 @@ class IngestFilesOperator(BaseOperator):
         self.nodes = nodes
         self.work = work
 
-    def execute(self, context: Context, event: Any = None) -> None:
-        """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
-        options = check_choices(self, context)
-        with explained(context):
-            self._load(context, options.uri)
-
-    def _load(self, context: Context, uri: str | None) -> None:
-        # Airflow's object storage and the database's driver; parsing must not pay for them.
-        from orrery.ingest.landing import LandingZone
-        from orrery.ingest.load import Loader
+    def _target(self) -> Target:
         from orrery.ingest.target import Target
+
+        work = self.work
+        return Target(work.schema, work.table, work.of, work.columns, work.block.key)
+
+    def _zone(self) -> LandingZone:
+        from orrery.ingest.landing import LandingZone
+
+        return LandingZone(self.work.block.zone(Project.find()))
+
+    def _chunks(self, context: Context) -> ChunkTables:
+        from orrery.ingest.chunks import ChunkTables
+
+        ti = context["ti"]
+        return ChunkTables(self._target(), self.work.block, ti.dag_id, ti.run_id)
+
+
+class IngestFilesOperator(FilesOperator):
+    """Loads what has arrived for a table of a source, every file once.
+
+    Big files whose chunks this run has staged are loaded from there.
+    """
+
+    custom_operator_name = "ingest files"
+
+    def execute(self, context: Context, event: Any = None) -> Any:
+        """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
+        uri = check_choices(self, context).uri
+        only = taken_name(self.work, uri, Project.find()) if uri else None
+        if uri and only is None:
+            raise AirflowSkipException(
+                f"This run is for {uri}, which does not match {self.work.block.files}."
+            )
+        if self.work.block.load_mode == "replace":
+            # What replaces a table are all files that are there.
+            only = None
+        with explained(context):
+            return self._execute(context, only)
+
+    def _execute(self, context: Context, only: str | None) -> Any:
+        # Airflow's object storage and the database's driver; parsing must not pay for them.
+        from orrery.ingest.load import Loader
         from orrery.ingest.warehouse import connect
 
-        spec: Files = self.work.block
-        work = self.work
-        project = Project.find()
-        zone = LandingZone(spec.zone(project))
-        # What replaces a table are all files that are there.
-        only = taken_name(work, uri, project) if uri and spec.load_mode != "replace" else None
-        if uri and only is None and spec.load_mode != "replace":
-            raise AirflowSkipException(f"This run is for {uri}, which does not match {spec.files}.")
-        target = Target(work.schema, work.table, work.of, work.columns, spec.key)
-        loader = Loader(connect, target, spec, zone, context["ti"].run_id)
+        spec, zone = self.work.block, self._zone()
+        chunks = self._chunks(context) if spec.chunk_size else None
+        loader = Loader(connect, self._target(), spec, zone, context["ti"].run_id, chunks=chunks)
         loader.prepare()
-        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker, only=only)
-        if not settled:
-            self.log.info(
-                "Files are still being written; they are read when they have not changed for a while."
-            )
-            self._wait(None)
-        pending = loader.pending(files)
-        if only is not None and not files:
-            raise IngestError(f"There is no {only} in {zone.uri}.\n  Land it, or start a run without uri.")
-        if not pending and spec.if_missing == "wait" and only is None:
-            self.log.info("No new file matches %s in %s; the task waits for one.", spec.files, zone.uri)
-            self._wait(files)
-        if not files:
-            missing = f"No file matches {spec.files} in {zone.uri}."
-            if spec.if_missing == "skip":
-                raise AirflowSkipException(missing)
-            raise IngestError(f"{missing}\n  Land one, or set if_missing: skip or wait.")
+        files, pending = self._find(loader, zone, only)
         loaded = self._run(loader, files, pending)
         context["ti"].xcom_push(key=RESULT_KEY, value=self._summary(loaded))
 
-    def _wait(self, known: list[LandingFile] | None) -> None:
+    def _find(
+        self, loader: Loader, zone: LandingZone, only: str | None
+    ) -> tuple[list[LandingFile], list[LandingFile]]:
+        """The files that are there and complete, and those that are to be loaded.
+
+        :param only: the one file that the run is for
+        """
+        spec = self.work.block
+        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker, only=only)
+        if not settled:
+            self._wait(None, "Files are still being written; they are read when they have settled.")
+        if only is not None and not files and settled:
+            raise IngestError(f"There is no {only} in {zone.uri}.\n  Land it, or start a run without uri.")
+        pending = loader.pending(files)
+        if not pending and only is None and spec.if_missing == "wait":
+            self._wait(files, f"No new file matches {spec.files} in {zone.uri}; the task waits for one.")
+        if not files:
+            self._miss(f"No file matches {spec.files} in {zone.uri}.")
+        return files, pending
+
+    def _miss(self, what: str) -> None:
+        """Say that there is no file at all."""
+        if self.work.block.if_missing == "skip":
+            raise AirflowSkipException(what)
+        raise IngestError(f"{what}\n  Land one, or set if_missing: skip or wait.")
+
+    def _wait(self, known: list[LandingFile] | None, why: str) -> None:
         """Let the triggerer wait; the task then begins anew."""
         from orrery.ingest.trigger import LandingTrigger, digest
 
-        spec: Files = self.work.block
+        self.log.info(why)
+        spec = self.work.block
         trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
         self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
 
@@ -104,6 +140,7 @@ class IngestFilesOperator(BaseOperator):
                 each.merged.rejected,
             )
         loader.put_away(files)
+        loader.clear_chunks()
         return loaded
 
     def _summary(self, loaded: list[Loaded]) -> dict[str, Any]:
@@ -112,10 +149,9 @@ class IngestFilesOperator(BaseOperator):
         message = f"{len(loaded)} files" if len(loaded) != 1 else loaded[0].file
         if rejected:
             message += f"; {rejected:,} rows are rejected, see {self.work.table}__rejected"
-        return {
+        return summary([]) | {
             "status": "warn" if rejected else "success",
             "seconds": None,
             "rows_affected": sum(each.rows for each in loaded) - rejected,
             "message": message if loaded else "nothing new",
-            "nodes": [],
         }

@@ -33,6 +33,33 @@ class Dialect:
 LINES = Dialect("\x1f", "\x1e", "\x1e")
 
 
+class Quotes:
+    """What is quoted in a dialect, as COPY sees it: wherever it stands in a field."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._quote, self._escape = dialect.quote.encode(), dialect.escape.encode()
+        self._none = dialect is LINES
+        quote, escape = re.escape(self._quote), re.escape(self._escape)
+        # The group is there in the part that does not end; escapes are none outside of quotes.
+        one, last = b"[^%b]" % quote, b""
+        if quote != escape:
+            one, last = b"(?:[^%b%b]++|%b.)" % (quote, escape, escape), escape + b"?"
+        self._parts = re.compile(b"%b%b*+(?:%b|%b(\\Z))" % (quote, one, quote, last), re.DOTALL)
+
+    def without(self, record: bytes) -> bytes:
+        """A record without its quoted parts."""
+        return self._parts.sub(b"", record)
+
+    def end_open(self, lines: bytes, *, begin_open: bool) -> bool:
+        """Whether a quote is open behind one line or more, given whether one is before them."""
+        if self._none:
+            return False
+        if self._escape == self._quote or self._escape not in lines:
+            return (lines.count(self._quote) + begin_open) % 2 == 1
+        text = self._quote + lines if begin_open else lines
+        return any(part[1] is not None for part in self._parts.finditer(text))
+
+
 def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[list[str], Iterator[bytes], int]:
     """The names in the first record, the text after it, and the line on which that begins.
 
@@ -94,13 +121,7 @@ class Records:
         self._fields = fields
         self._delimiter, self._quote = dialect.delimiter.encode(), dialect.quote.encode()
         self._escape = dialect.escape.encode()
-        quote, escape = re.escape(self._quote), re.escape(self._escape)
-        # The quoted parts of a record; COPY takes them wherever they stand in a field. The group is there in
-        # the one that does not end; escapes are none outside of quotes.
-        one, last = b"[^%b]" % quote, b""
-        if quote != escape:
-            one, last = b"(?:[^%b%b]++|%b.)" % (quote, escape, escape), escape + b"?"
-        self._quoted = re.compile(b"%b%b*+(?:%b|%b(\\Z))" % (quote, one, quote, last), re.DOTALL)
+        self._quotes = Quotes(dialect)
         self._one_line = dialect is LINES
         # The lines of a record whose quoted field goes on: behind the first, none of them closes it.
         self._open: deque[bytes] = deque()
@@ -125,7 +146,9 @@ class Records:
 
     def _records(self, text: bytes) -> Iterator[bytes]:
         if b"\r" in text and self._quote not in text and not self._open:
-            text = text.replace(b"\r\n", b"\n")
+            # With the line end behind it; what is left then is a carriage return of its own.
+            unix = (text + b"\n").replace(b"\r\n", b"\n")[:-1]
+            text = text if b"\r" in unix else unix
         clean = b"\r" not in text and b"\0" not in text and _is_utf8(text)
         for line in text.split(b"\n"):
             if (
@@ -142,7 +165,7 @@ class Records:
 
     def _add(self, line: bytes) -> Iterator[bytes]:
         """Take a line that may hold anything; the record comes with its last line."""
-        if self._ends_open(line, begins_open=bool(self._open)):
+        if self._quotes.end_open(line, begin_open=bool(self._open)):
             self._open.append(line)
             self._open_size += len(line)
             if self._open_size > LONGEST:
@@ -153,22 +176,13 @@ class Records:
             self._open_size = 0
             yield from self._record(lines)
 
-    def _ends_open(self, line: bytes, *, begins_open: bool) -> bool:
-        """Whether a quote is open behind a line."""
-        if self._one_line:
-            return False
-        if self._escape == self._quote:
-            return (line.count(self._quote) + begins_open) % 2 == 1
-        text = self._quote + line if begins_open else line
-        return any(part[1] is not None for part in self._quoted.finditer(text))
-
     def _without_first_line(self) -> Iterator[bytes]:
         """Reject the line that opens a quote, and read those behind it anew, up to one that opens another."""
         first = self._open.popleft()
         self._open_size -= len(first)
         yield self._bad(first, "opens a quote that is never closed")
         self._line += 1
-        while self._open and not self._ends_open(self._open[0], begins_open=False):
+        while self._open and not self._quotes.end_open(self._open[0], begin_open=False):
             line = self._open.popleft()
             self._open_size -= len(line)
             yield from self._record([line])
@@ -188,7 +202,7 @@ class Records:
             return "holds a NUL byte"
         if not _is_utf8(record):
             return "is not valid UTF-8"
-        bare = self._quoted.sub(b"", record)
+        bare = self._quotes.without(record)
         if b"\r" in bare:
             return "holds a carriage return outside of quotes"
         found = bare.count(self._delimiter) + 1

@@ -155,7 +155,7 @@ class S3Store(Bucket):
             if code in ("NoSuchKey", "NoSuchVersion", "404"):
                 raise (vanished(file) if file else _NotThere()) from None
             if code in ("PreconditionFailed", "412") and file:
-                raise changed(file) from None
+                raise changed(file.name) from None
             if _REFUSALS.fullmatch(code):
                 raise self.refused(code) from None
             raise self.unreachable(code) from None

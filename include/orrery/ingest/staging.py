@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
@@ -15,16 +13,44 @@ from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.records import LINES, Dialect, Records, read_header
 from orrery.ingest.target import Cursor
-from orrery.ingest.text import Hashing, text_blocks
+from orrery.ingest.text import BLOCK, Hashing, Part, text_blocks
 
-# Rows of a Parquet file that are in memory at once.
-_BATCH = 10_000
 _STAGE, _LINES, _JSON = (Identifier(f"_orrery_{name}") for name in ("stage", "lines", "json"))
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of a file: the bytes from `start` up to `end`, of which the first is on `line`."""
+
+    start: int
+    end: int
+    line: int
+
+
+@dataclass(frozen=True)
+class Into:
+    """The table into which rows are staged: one of the transaction, or an unlogged one that stays."""
+
+    relation: Composable
+    stays: bool = False
+
+    def create(self, definition: Composable, query: Composable | None = None) -> Composable:
+        """The statement that makes it, from the definition of its columns or from a query."""
+        return SQL("create {} table {} {} {} {}").format(
+            SQL("unlogged" if self.stays else "temp"),
+            self.relation,
+            definition,
+            SQL("" if self.stays else "on commit drop"),
+            SQL("as {}").format(query) if query else SQL(""),
+        )
+
+
+@dataclass(frozen=True)
 class Staged:
-    """A staged file: its table with `_row`, `_line`, `_reason` and `c1`, `c2`, ... for `columns`."""
+    """A staged file, or a section of one: `_row`, `_line`, `_reason` and `c1`, `c2`, ... for `columns`.
+
+    `relation` is what stands behind FROM, `content_hash` the digest of all that was read.
+    """
 
     relation: Composable
     columns: tuple[str, ...]
@@ -33,26 +59,32 @@ class Staged:
 
 
 def stage(
-    cursor: Cursor, zone: LandingZone, file: LandingFile, spec: Files, declared: Sequence[str]
+    cursor: Cursor,
+    zone: LandingZone,
+    file: LandingFile,
+    spec: Files,
+    declared: Sequence[str],
+    *,
+    section: Section | None = None,
+    into: Into | None = None,
 ) -> Staged:
-    """Stage a file in a temporary table of the transaction.
+    """Stage a file, or a section of it, in a table that is made for it: by default a temporary one.
 
     :param declared: the columns of a CSV file without a header
     Raises FileError.
     """
+    into = into or Into(_STAGE)
     with zone.open(file) as raw:
-        stream = Hashing(raw)
+        staging = _Staging(cursor, file, raw, spec, section=section, into=into)
         if spec.file_format == "parquet":
-            columns, rows = _stage_parquet(cursor, file, raw)
-            raw.seek(0)
+            columns, rows = staging.parquet()
         elif spec.file_format == "jsonl":
-            columns, rows = _stage_jsonl(cursor, file, stream, spec)
+            columns, rows = staging.jsonl()
         else:
-            columns, rows = _stage_csv(cursor, file, stream, spec, declared)
-        while stream.read(1 << 20):
-            pass
+            columns, rows = staging.csv(declared)
+        content_hash = staging.content_hash()
     zone.check_unchanged(file)
-    return Staged(_STAGE, tuple(columns), rows, stream.hexdigest)
+    return Staged(into.relation, tuple(columns), rows, content_hash)
 
 
 def clear(cursor: Cursor) -> None:
@@ -61,33 +93,81 @@ def clear(cursor: Cursor) -> None:
         cursor.execute(SQL("drop table if exists {}.{}").format(Identifier("pg_temp"), relation))
 
 
-def _stage_csv(
-    cursor: Cursor, file: LandingFile, stream: Hashing, spec: Files, declared: Sequence[str]
-) -> tuple[Sequence[str], int]:
-    dialect = Dialect.of(spec.csv)
-    text, columns, line = text_blocks(file.name, stream, encoding=spec.csv.encoding), declared, 1
-    if spec.csv.header:
-        columns, text, line = read_header(file.name, text, dialect)
-    elif not declared:
-        raise FileError(file.name, "has no header, and the source has no columns", "Declare its columns.")
-    records = Records(file.name, dialect, len(columns), first_line=line)
-    _create(cursor, _STAGE, len(columns))
-    _copy(cursor, _STAGE, dialect, records.copy_blocks(text))
-    return columns, records.rows
+class _Staging:
+    """One file on its way; each format gives the names of the columns and the number of rows."""
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        file: LandingFile,
+        raw: IO[bytes],
+        spec: Files,
+        *,
+        section: Section | None,
+        into: Into,
+    ) -> None:
+        self._cursor, self._file, self._raw, self._spec, self._into = cursor, file, raw, spec, into
+        self._section = section
+        self._stream = Hashing(raw)
+
+    def content_hash(self) -> str:
+        """The digest of all that there was to read."""
+        while self._stream.read(BLOCK):
+            pass
+        return self._stream.hexdigest
+
+    def csv(self, columns: Sequence[str]) -> tuple[Sequence[str], int]:
+        """Stage CSV; `columns` are those of a file without a header."""
+        dialect, name, header = Dialect.of(self._spec.csv), self._file.name, self._spec.csv.header
+        if header and not self._from_start:
+            above = text_blocks(name, Hashing(self._raw), encoding=self._spec.csv.encoding)
+            columns, _, _ = read_header(name, above, dialect)
+        text, line = self._text()
+        if header and self._from_start:
+            columns, text, line = read_header(name, text, dialect)
+        if not columns:
+            raise FileError(name, "has no header, and the source has no columns", "Declare its columns.")
+        records = Records(name, dialect, len(columns), first_line=line)
+        _create(self._cursor, self._into, len(columns))
+        _copy(self._cursor, self._into, dialect, records.copy_blocks(text))
+        return columns, records.rows
+
+    def jsonl(self) -> tuple[Sequence[str], int]:
+        """Stage JSON lines, with a column for each key that any of them has."""
+        text, line = self._text()
+        records, lines = Records(self._file.name, LINES, 1, first_line=line), Into(_LINES)
+        _create(self._cursor, lines, 1)
+        _copy(self._cursor, lines, LINES, records.copy_blocks(text))
+        return _columns_of_json(self._cursor, self._into), records.rows
+
+    def parquet(self) -> tuple[Sequence[str], int]:
+        """Stage Parquet."""
+        # A large library, which most loads do without.
+        from orrery.ingest.parquet import DIALECT, ParquetRecords
+
+        records = ParquetRecords(self._file.name, self._raw)
+        _create(self._cursor, self._into, len(records.columns))
+        _copy(self._cursor, self._into, DIALECT, records.copy_blocks())
+        self._raw.seek(0)
+        return records.columns, records.rows
+
+    @property
+    def _from_start(self) -> bool:
+        return self._section is None or self._section.start == 0
+
+    def _text(self) -> tuple[Iterator[bytes], int]:
+        """The text, and the line of the file with which it begins."""
+        line = 1
+        if self._section:
+            self._stream = Hashing(Part(self._raw, self._section.start, self._section.end))
+            line = self._section.line
+        encoding = self._spec.csv.encoding
+        return text_blocks(
+            self._file.name, self._stream, encoding=encoding, from_start=self._from_start
+        ), line
 
 
-def _stage_jsonl(
-    cursor: Cursor, file: LandingFile, stream: Hashing, spec: Files
-) -> tuple[Sequence[str], int]:
-    text = text_blocks(file.name, stream, encoding=spec.csv.encoding)
-    records = Records(file.name, LINES, 1, first_line=1)
-    _create(cursor, _LINES, 1)
-    _copy(cursor, _LINES, LINES, records.copy_blocks(text))
-    columns = _columns_of_json(cursor)
-    return columns, records.rows
-
-
-def _columns_of_json(cursor: Cursor) -> list[str]:
+def _columns_of_json(cursor: Cursor, into: Into) -> list[str]:
     """Turn staged lines into columns, one for each key that any of them has."""
     cursor.execute(
         SQL(
@@ -109,78 +189,30 @@ def _columns_of_json(cursor: Cursor) -> list[str]:
         )
         for number, key in enumerate(keys, start=1)
     ] or [SQL("c1")]
-    cursor.execute(
-        SQL(
-            "create temp table {stage} on commit drop as select _row, _line, coalesce(_reason, case"
-            " when j is null then 'is not valid JSON: ' || (pg_input_error_info(c1, 'jsonb')).message"
-            " when jsonb_typeof(j) <> 'object' then 'is not a JSON object' end) as _reason, {values}"
-            " from {parsed}"
-        ).format(stage=_STAGE, values=SQL(", ").join(values), parsed=_JSON)
-    )
+    query = SQL(
+        "select _row, _line, coalesce(_reason, case"
+        " when j is null then 'is not valid JSON: ' || (pg_input_error_info(c1, 'jsonb')).message"
+        " when jsonb_typeof(j) <> 'object' then 'is not a JSON object' end) as _reason, {values}"
+        " from {parsed}"
+    ).format(values=SQL(", ").join(values), parsed=_JSON)
+    cursor.execute(into.create(SQL(""), query))
     return keys
 
 
-def _stage_parquet(cursor: Cursor, file: LandingFile, raw: IO[bytes]) -> tuple[Sequence[str], int]:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    try:
-        source = parquet.ParquetFile(raw)
-        columns = source.schema_arrow.names
-        _create(cursor, _STAGE, len(columns))
-        rows = 0
-
-        def text() -> Iterator[bytes]:
-            nonlocal rows
-            for batch in source.iter_batches(batch_size=_BATCH):
-                numbers = pa.array(range(rows + 1, rows + 1 + len(batch)))
-                empty = pa.nulls(len(batch), pa.string())
-                arrays = [numbers, empty, empty, *(_as_text(column) for column in batch.columns)]
-                names = [str(number) for number in range(len(arrays))]
-                out = BytesIO()
-                options = csv.WriteOptions(include_header=False, quoting_style="all_valid")
-                csv.write_csv(pa.table(dict(zip(names, arrays, strict=True))), out, options)
-                rows += len(batch)
-                yield out.getvalue()
-
-        _copy(cursor, _STAGE, Dialect(",", '"', '"'), text())
-    except (pa.ArrowException, OSError) as error:
-        raise FileError(file.name, f"is no valid Parquet file: {error}", "Land it again.") from None
-    return columns, rows
-
-
-def _as_text(column: Any) -> Any:
-    """An Arrow array as strings that PostgreSQL reads back."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_nested(kind):
-        return pa.array(
-            [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()],
-            pa.string(),
-        )
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.array([None if value is None else "\\x" + value.hex() for value in column.to_pylist()])
-    return column.cast(pa.string())
-
-
-def _create(cursor: Cursor, relation: Composable, columns: int) -> None:
+def _create(cursor: Cursor, into: Into, columns: int) -> None:
     fields = [SQL("{} text").format(Identifier(f"c{number}")) for number in range(1, columns + 1)]
-    cursor.execute(
-        SQL("create temp table {} (_row bigint, _line bigint, _reason text, {}) on commit drop").format(
-            relation, SQL(", ").join(fields)
-        )
-    )
+    definition = SQL("(_row bigint, _line bigint, _reason text, {})").format(SQL(", ").join(fields))
+    cursor.execute(into.create(definition))
 
 
-def _copy(cursor: Cursor, relation: Composable, dialect: Dialect, text: Iterator[bytes]) -> None:
+def _copy(cursor: Cursor, into: Into, dialect: Dialect, text: Iterator[bytes]) -> None:
     options = SQL("format csv, delimiter {}, quote {}, escape {}, null '', encoding 'UTF8'").format(
         Literal(dialect.delimiter), Literal(dialect.quote), Literal(dialect.escape)
     )
     source = _Source(text)
     try:
         cursor.copy_expert(
-            SQL("copy {} from stdin ({})").format(relation, options), cast("IO[bytes]", source)
+            SQL("copy {} from stdin ({})").format(into.relation, options), cast("IO[bytes]", source)
         )
     finally:
         if source.error is not None:

@@ -64,7 +64,7 @@ class Digesting:
         self.size += len(block)
         short = self.size < self._file.size and (size < 0 or not block)
         if short or self.size > self._file.size:
-            raise changed(self._file)
+            raise changed(self._file.name)
         if self.size == self._file.size:
             if self._expected not in (None, self.md5.hexdigest()):
                 raise FileError(
@@ -248,13 +248,13 @@ def version(*parts: object) -> str:
     return hashlib.sha256("-".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def vanished(file: LandingFile) -> FileError:
-    return FileError(file.name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
+def vanished(name: str) -> FileError:
+    return FileError(name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
 
 
-def changed(file: LandingFile) -> FileError:
+def changed(name: str) -> FileError:
     return FileError(
-        file.name,
+        name,
         "changed while it was read",
         "Write it under another name and rename it, use a done_marker, or a longer settle.",
     )

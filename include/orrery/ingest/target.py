@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from orrery.config.errors import suggest
 from orrery.ingest.errors import IngestError
 
 Cursor = Any
+# Opens a connection to the warehouse, as psycopg2 does.
+Connect = Callable[[], Any]
 
 # What every row carries besides its own columns.
 LOADED_AT, SOURCE_FILE, SOURCE_ID, ROW_NUMBER = "_loaded_at", "_source_file", "_source_id", "_row_number"
@@ -123,11 +125,10 @@ def ensure(cursor: Cursor, target: Target) -> None:
         cursor.execute(SQL(_LEDGER).format(ledger=target.ledger, index=index))
         cursor.execute(SQL(_REJECTED).format(rejected=target.rejected))
         declared = _declared_types(cursor, target)
-        existing = column_types(cursor, target)
-        if not existing:
+        if not _columns(cursor, target.relation):
             _create(cursor, target)
         else:
-            _adapt(cursor, target, declared, existing)
+            _adapt(cursor, target, declared, column_types(cursor, target))
     except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
         raise IngestError(
             f"source {target.source}: the loader cannot write the schema {target.schema!r}: {_text(error)}.\n"

@@ -20,7 +20,7 @@ _EXPANSION_FROM = 64 << 20
 class Hashing:
     """A binary stream that digests what is read from it."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes] | Part) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
         self.size = 0
@@ -37,15 +37,29 @@ class Hashing:
         return self._digest.hexdigest()
 
 
-def text_blocks(name: str, stream: Hashing, *, encoding: str) -> Iterator[bytes]:
+class Part:
+    """The bytes of a binary stream from `start` up to `end`."""
+
+    def __init__(self, stream: IO[bytes], start: int, end: int) -> None:
+        stream.seek(start)
+        self._stream, self._left = stream, end - start
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(block)
+        return block
+
+
+def text_blocks(name: str, stream: Hashing, *, encoding: str, from_start: bool = True) -> Iterator[bytes]:
     """The text of a file in UTF-8, in blocks; what is not valid UTF-8 passes through.
 
     :param name: the file's name, after whose ending it is decompressed
+    :param from_start: whether a byte order mark may stand first
     Raises FileError for a damaged or suspicious archive, and for what is not of the encoding.
     """
     raw = _unzipped(name, stream) if name.lower().endswith(".gz") else _plain(stream)
     if encoding == "utf-8":
-        return _without_mark(name, raw)
+        return _without_mark(name, raw) if from_start else raw
     return _decoded(name, raw, encoding)
 
 

@@ -142,9 +142,9 @@ def copy(source: Store, target: Store, file: LandingFile, there: LandingFile | N
         if not source.steady:
             now = source.stat(file.name)
             if now is None:
-                raise vanished(file)
+                raise vanished(file.name)
             if now.version != file.version:
-                raise changed(file)
+                raise changed(file.name)
 
     with source.open(file) as raw:
         stream = Digesting(raw, file, md5=file.md5 if source.exact else None, verify=verify)

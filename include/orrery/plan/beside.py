@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orrery.config.kinds import INGEST_KINDS, RUN_KINDS
 from orrery.config.pipeline import EXPOSURES, INGEST
 from orrery.config.transfer import Transfer
+from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc
 from orrery.plan.model import TaskKind, TaskPlan, Work
 from orrery.plan.names import selector
@@ -24,6 +26,9 @@ def ingest_tasks(
     tasks, filled_by = [], {}
     for entry in entries:
         task = _ingest_task(entry, by_name, sources, owner)
+        for step in steps_before(task):
+            tasks.append(replace(step, upstream=task.upstream))
+            task = replace(task, upstream=frozenset({step.task_id}))
         tasks.append(task)
         for uid in entry["sources"]:
             followed = any(uid in other["sources"] and entry["name"] in other["after"] for other in entries)

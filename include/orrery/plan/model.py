@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from orrery.config.pipeline import Pipeline
+from orrery.config.pipeline import CHUNKS, SPLIT, Pipeline
 from orrery.config.transfer import Transfer
 
 
@@ -26,6 +26,15 @@ class TaskKind(StrEnum):
     EXPOSURE = "exposure"
     # No work of its own: an ephemeral model, or a point that others wait for.
     MARKER = "marker"
+
+
+class Step(StrEnum):
+    """What comes before the ingestion of big files, by the end of the task's name."""
+
+    # Waits for files, and finds out where they can be cut.
+    SPLIT = SPLIT
+    # One task instance for each chunk.
+    CHUNKS = CHUNKS
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class TaskPlan:
     """One task: `task_id` is `<stage>.<name>`, `nodes` are the dbt unique ids that it runs.
 
     `select` holds one dbt selector per node. `upstream` are the ids of the tasks that must have
-    ended; `always` means that their failure does not matter.
+    ended; `always` means that their failure does not matter. `step` is set for what an ingestion does
+    in tasks of their own before the one that loads.
     """
 
     task_id: str
@@ -65,6 +75,7 @@ class TaskPlan:
     doc: str
     always: bool = False
     work: Work | None = None
+    step: Step | None = None
 
     @property
     def name(self) -> str:

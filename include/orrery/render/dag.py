@@ -17,6 +17,7 @@ from airflow.sdk import (
     TaskGroup,
     TriggerRule,
 )
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
@@ -110,8 +111,10 @@ def _schedule(plan: PipelinePlan, project: Project) -> Any:
         condition = AssetAny if config.schedule.when == "any" else AssetAll
         return condition(*(asset_of(name) for name in config.schedule.after))
     if config.on_files:
-        works = (task.work for task in plan.tasks.values() if task.work and task.work.kind == "files")
-        return AssetAny(*(_landing_asset(work, project) for work in works))
+        files = (task for task in plan.tasks.values() if task.work and task.work.kind == "files")
+        return AssetAny(
+            *(_landing_asset(task.work, project) for task in files if task.work and not task.step)
+        )
     return config.schedule
 
 
@@ -193,7 +196,7 @@ class _Builder:
     def __init__(self, plan: PipelinePlan, dag: DAG) -> None:
         self.plan = plan
         self.dag = dag
-        self.tasks: dict[str, BaseOperator] = {}
+        self.tasks: dict[str, BaseOperator | MappedOperator] = {}
         self._groups: dict[str, TaskGroup] = {}
         for stage in plan.stages:
             self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
@@ -203,7 +206,7 @@ class _Builder:
 
         # A plain function: Cosmos deep-copies its configuration, and a bound method would take a copy
         # of this builder and of the DAG with it.
-        def convert(node: Any, **_: Any) -> BaseOperator | None:
+        def convert(node: Any, **_: Any) -> BaseOperator | MappedOperator | None:
             # A source without freshness has no task.
             task_id = self.plan.by_node.get(node.unique_id)
             return self._add(self.plan.tasks[task_id]) if task_id else None
@@ -262,7 +265,9 @@ class _Builder:
             trigger_rule=TriggerRule.ALL_DONE,
             **pool,
         )
-        build.set_upstream(list(ingests.values()))
+        build.set_upstream(
+            [task for task in ingests.values() if not task.downstream_task_ids & ingests.keys()]
+        )
         build.set_downstream(first)
 
     def announce(self) -> None:
@@ -271,7 +276,7 @@ class _Builder:
         finished = MarkerOperator(task_id=FINISHED, dag=self.dag, outlets=[asset_of(self.plan.name)])
         finished.set_upstream(last)
 
-    def _add(self, task: TaskPlan) -> BaseOperator:
+    def _add(self, task: TaskPlan) -> BaseOperator | MappedOperator:
         arguments: dict[str, Any] = {
             "task_id": task.name,
             "task_group": self._groups[task.stage],
@@ -285,9 +290,14 @@ class _Builder:
         elif task.kind is TaskKind.EXPOSURE:
             # Not after a run that has left out all its models, or in which they were stale.
             arguments["trigger_rule"] = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-        operator: BaseOperator
+        operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
+        elif task.work and task.work.kind == "files" and task.work.block.chunk_size:
+            # Few pipelines need it.
+            from orrery.render.chunks import chunk_operator
+
+            operator = chunk_operator(task, self.tasks, arguments)
         elif task.work:
             operator = _work_operator(task.work)(
                 stage=task.stage, nodes=task.nodes, work=task.work, **arguments

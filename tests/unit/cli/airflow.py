@@ -31,7 +31,8 @@ class Airflow:
     """What the fake Airflow knows, and what it was asked.
 
     `states` are the task instances of the run at each look at them; the last stay. The run has the
-    state `running` until the last look, then `outcome`; before that `queued` for so many looks.
+    state `running` until the last look, then `outcome`; before that `queued` for so many looks. `xcoms`
+    and `logs` are by task id, those of an instance of a mapped task by `<task id>[<index>]`.
     """
 
     def __init__(self) -> None:
@@ -108,6 +109,8 @@ class Airflow:
                 self.states.pop(0)
             return 200, {"task_instances": page, "total_entries": len(tasks)}
         task_id, kind = rest[:2]
+        if (index := query.get("map_index", ["-1"])[0]) != "-1":
+            task_id = f"{task_id}[{index}]"
         if kind == "xcomEntries" and task_id in self.xcoms:
             return 200, {"value": self.xcoms[task_id]}
         if kind == "logs":

@@ -104,6 +104,49 @@ def test_retry_failed(orrery: Command, airflow: Airflow) -> None:
     assert "customers" not in result.output
 
 
+PARTS = [
+    task("ingest.app__orders__split", "success"),
+    *(task("ingest.app__orders__chunks", "success", map_index=index) for index in range(3)),
+    task("ingest.app__orders", "success"),
+    task("core.orders", "success"),
+]
+
+
+def test_retry_an_ingestion_in_chunks(orrery: Command, airflow: Airflow) -> None:
+    split, first, second, third, load, model = PARTS
+    held_back = [{**load, "state": "upstream_failed"}, {**model, "state": "upstream_failed"}]
+    # Of the chunks only the one that failed.
+    airflow.states = [[split, first, {**second, "state": "failed"}, third, *held_back]]
+    result = orrery("retry", "shop", "--failed")
+    assert cleared(airflow)["task_ids"] == [
+        ["ingest.app__orders__chunks", 1],
+        "ingest.app__orders",
+        "core.orders",
+    ]
+    assert "__chunks[0]" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--failed",),
+        ("--model", "app__orders"),
+        ("--model", "ingest.app__orders"),
+        ("--model", "app__orders__chunks"),
+    ],
+)
+def test_an_ingestion_that_failed_is_cut_anew(
+    orrery: Command, airflow: Airflow, arguments: tuple[str, ...]
+) -> None:
+    airflow.states = [[*PARTS[:-2], task("ingest.app__orders", "failed")]]
+    orrery("retry", "shop", *arguments)
+    assert cleared(airflow)["task_ids"] == [
+        "ingest.app__orders__split",
+        "ingest.app__orders__chunks",
+        "ingest.app__orders",
+    ]
+
+
 def test_nothing_to_retry(orrery: Command, airflow: Airflow) -> None:
     airflow.states = [[task("core.a", "success"), task("core.b", "skipped")]]
     result = orrery("retry", "shop", "--failed")
@@ -224,7 +267,7 @@ def test_what_airflow_does_not_know(airflow: Airflow) -> None:
     airflow.dag = None
     with AirflowApi(airflow.url, "admin", "secret") as api:
         assert api.dag("shop") is None
-        assert api.xcom("shop", "r1", "core.a", "dbt") is None
+        assert api.xcom(task("core.a", "success"), "dbt") is None
         with pytest.raises(OrreryError, match="shop has no run 'r7'"):
             api.run("shop", "r7")
 

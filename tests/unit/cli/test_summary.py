@@ -71,6 +71,51 @@ def test_many_tasks_that_did_not_run_are_one_line(airflow: Airflow) -> None:
     assert lines[-2] == "shop: success in 61 s (8 skipped, 5 upstream_failed, 4 success)"
 
 
+def test_the_instances_of_a_mapped_task(airflow: Airflow) -> None:
+    airflow.xcoms = {
+        f"ingest.a__chunks[{i}]": {"status": "success", "rows_affected": 1000 + i, "message": f"part {i}"}
+        for i in range(3)
+    }
+    airflow.logs = {"ingest.a__chunks[3]": ["No space left"]}
+    instances = [
+        task("ingest.a__chunks", "success", map_index=i, rendered_map_index=f"a.csv {i + 1}/4", duration=1.5)
+        for i in range(3)
+    ]
+    failed = task("ingest.a__chunks", "failed", map_index=3, rendered_map_index="a.csv [4/4]", duration=2.0)
+    _, lines = shown(airflow, [*instances, failed, task("ingest.a", "upstream_failed")], "failed")
+    page = f"{airflow.url}/dags/shop/runs/r1/tasks/ingest.a__chunks/mapped/3"
+    assert lines[1:7] == [
+        "ingest a__chunks (3 instances) success 4.5 3,003",
+        "ingest a__chunks[a.csv [4/4]] failed 2.0",
+        "ingest a upstream_failed",
+        "",
+        f"ingest.a__chunks[a.csv [4/4]] failed {page}",
+        "No space left",
+    ]
+    _, lines = shown(airflow, [instances[0], task("ingest.a", "success")])
+    assert lines[1] == "ingest a__chunks[a.csv 1/4] success 1.5 1,000 part 0"
+
+
+def test_follow_tells_of_each_instance_of_a_mapped_task(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orrery.cli.follow.POLL_SECONDS", 0.001)
+    first, second = (task("ingest.a__chunks", "success", map_index=index) for index in (0, 1))
+    running = [first, {**second, "state": "running", "rendered_map_index": "a.csv 2/2"}]
+    airflow.states = [[task("ingest.a__chunks", None, map_index=-1)], running, [first, second]]
+    console = Console(file=io.StringIO(), width=140)
+    with AirflowApi(airflow.url, "admin", "secret") as api:
+        follow(api, "shop", "r1", console)
+    printed = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert printed == [
+        "success ingest.a__chunks[0]    (1 of 2 in ingest)",
+        "success ingest.a__chunks[1]    (2 of 2 in ingest)",
+    ]
+    console = Console(file=io.StringIO(), width=140)
+    console.print(progress_table(running))
+    assert "a__chunks[a.csv 2/2]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
     message = 'Database Error in model a\n  column "x" [oops] does not exist\n  LINE 3'
     airflow.xcoms = {"core.a": {"status": "error", "message": message}}
@@ -111,7 +156,7 @@ def test_follow_prints_each_end_once(airflow: Airflow, monkeypatch: pytest.Monke
     ]
     console = Console(file=io.StringIO(), width=140)
     with AirflowApi(airflow.url, "admin", "secret") as api:
-        run, tasks = follow(api, "shop", "r1", console, {"core.old"})
+        run, tasks = follow(api, "shop", "r1", console, {("core.old", -1)})
     assert run["state"] == "failed"
     assert [item["state"] for item in tasks] == ["success", "success", "failed"]
     printed = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]

@@ -22,11 +22,13 @@ def plan(
     groups: Any = (),
     ingest: Any = (),
     runs: Any = (),
+    chunk_size: int | None = None,
     **settings: Any,
 ) -> PipelinePlan:
     """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
 
-    `ingest` are the unique ids of sources that files fill, or whole entries; `runs` are those of exposures.
+    `ingest` are the unique ids of sources that files fill, in chunks of `chunk_size`, or whole entries;
+    `runs` are those of exposures.
     """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
@@ -34,7 +36,7 @@ def plan(
         {
             "name": uid.split(".", 2)[2].replace(".", "__"),
             "kind": "files",
-            "block": {"files": "a.csv"},
+            "block": {"files": "a.csv", "chunk_size": chunk_size},
             "sources": [uid],
             "after": [],
         }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orrery.manifest.slim import slim_manifest
-from orrery.plan.model import PipelinePlan, TaskKind
+from orrery.plan.model import PipelinePlan, Step, TaskKind
 from unit.manifest.resources import Resource, full_manifest, resource
 from unit.plan.projects import FRESH, edges, plan, random_resources
 from unit.plan.test_lineage import first_common_descendants
@@ -156,6 +156,40 @@ def test_what_reads_a_source_waits_for_its_data() -> None:
     assert task.work
     assert (task.work.schema, task.work.table) == ("landing", "r")
     assert task.work.of == "app.refunds"
+
+
+def test_an_ingestion_in_chunks_has_steps_of_its_own() -> None:
+    loaded = {
+        "freshness": None,
+        "config": {"meta": {"orrery": {"ingest": {"files": "a.csv", "chunk_size": 1000}}}},
+        "schema": "landing",
+    }
+    made = plan(
+        resource("source", "app.orders", identifier="o", **loaded),
+        # A table that is called like a step of another.
+        resource("source", "app.orders__chunks", identifier="r", **loaded),
+        model("a", "source.shop.app.orders"),
+        model("b", "source.shop.app.orders__chunks"),
+        ingest=["source.shop.app.orders", "source.shop.app.orders__chunks"],
+        chunk_size=1000,
+    )
+    waits = edges(made)
+    assert waits["core.a"] == {"ingest.app__orders"}
+    assert waits["ingest.app__orders"] == {"ingest.app__orders__chunks"}
+    assert waits["ingest.app__orders__chunks"] == {"ingest.app__orders__split"}
+    assert waits["ingest.app__orders__split"] == set()
+    (other,) = waits["core.b"]
+    assert other.startswith("ingest.app__orders__chunks_")
+    assert waits[other] == {"ingest.app__orders__chunks__chunks"}
+    tasks = [task for task in made.tasks.values() if task.stage == "ingest"]
+    assert len(tasks) == 6
+    assert {task.kind for task in tasks} == {TaskKind.INGEST}
+    steps = {task.task_id: task.step for task in tasks[:3]}
+    assert steps == {
+        "ingest.app__orders__split": Step.SPLIT,
+        "ingest.app__orders__chunks": Step.CHUNKS,
+        "ingest.app__orders": None,
+    }
 
 
 def test_source_tests_gate_even_when_the_others_come_last() -> None:
