@@ -139,7 +139,7 @@ class GcsStore(Bucket):
 
     def _gone(self, file: LandingFile) -> Exception:
         """What to say of a generation that is not there any more."""
-        return changed(file) if self.stat(file.name) else vanished(file)
+        return changed(file.name) if self.stat(file.name) else vanished(file.name)
 
     @contextmanager
     def _told(self, file: LandingFile | None = None) -> Iterator[None]:
@@ -149,7 +149,7 @@ class GcsStore(Bucket):
         except exceptions.NotFound:
             raise (self._gone(file) if file else self.no_bucket()) from None
         except exceptions.PreconditionFailed:
-            raise (changed(file) if file else self.unreachable("precondition failed")) from None
+            raise (changed(file.name) if file else self.unreachable("precondition failed")) from None
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise self.refused(error.code) from None
         except DefaultCredentialsError:

@@ -153,7 +153,7 @@ class S3Store(Bucket):
             if code == "NoSuchBucket":
                 raise self.no_bucket() from None
             if code in ("NoSuchKey", "NoSuchVersion", "404"):
-                raise (vanished(file) if file else _NotThere()) from None
+                raise (vanished(file.name) if file else _NotThere()) from None
             if code in ("PreconditionFailed", "412") and file:
                 raise changed(file.name) from None
             if _REFUSALS.fullmatch(code):
