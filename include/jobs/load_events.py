@@ -21,6 +21,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import IO, Any, cast
 
 import fsspec
@@ -113,15 +115,12 @@ def copy_lines(cursor: Cursor, uri: str) -> int:
         "create temp table lines (position bigint generated always as identity, _source_file text,"
         " _source_id text, _row_number bigint, line text) on commit drop"
     )
-    fs, root = fsspec.core.url_to_fs(uri)  # type: ignore[no-untyped-call]
-    root = root.rstrip("/")
-    paths = sorted(fs.glob(f"{glob.escape(root)}/*.jsonl"))
-    if not paths:
+    found = sorted(google_objects(uri) if uri.startswith("gs://") else other_objects(uri), key=itemgetter(0))
+    if not found:
         raise JobError(f"there is no *.jsonl object below {uri}.")
     total = 0
-    for path in paths:
-        name = path.removeprefix(root).lstrip("/")
-        with fs.open(path, "rb") as stream:
+    for name, path in found:
+        with path.open("rb") as stream:
             source = Lines(name, stream)
             cursor.copy_expert(
                 "copy lines (_source_file, _source_id, _row_number, line) from stdin",
@@ -130,6 +129,37 @@ def copy_lines(cursor: Cursor, uri: str) -> int:
         print(f"{name}: {source.count} lines", flush=True)
         total += source.count
     return total
+
+
+def google_objects(uri: str) -> Iterator[tuple[str, Any]]:
+    """Name and object of all `*.jsonl` right below a URI in Google Cloud Storage."""
+    # Its own client: the one of fsspec asks for another version than dbt's.
+    from google.cloud import storage
+
+    bucket, _, folder = uri.removeprefix("gs://").partition("/")
+    prefix = f"{folder.rstrip('/')}/" if folder else ""
+    for blob in storage.Client().list_blobs(bucket, prefix=prefix, delimiter="/"):
+        if blob.name.endswith(".jsonl"):
+            yield blob.name.removeprefix(prefix), blob
+
+
+@dataclass(frozen=True)
+class Path:
+    """A path of a file system, opened as objects of Google's client are."""
+
+    fs: Any
+    path: str
+
+    def open(self, mode: str) -> Any:
+        return self.fs.open(self.path, mode)
+
+
+def other_objects(uri: str) -> Iterator[tuple[str, Any]]:
+    """The same for all stores that fsspec knows."""
+    fs, root = fsspec.core.url_to_fs(uri)
+    root = root.rstrip("/")
+    for path in fs.glob(f"{glob.escape(root)}/*.jsonl"):
+        yield path.removeprefix(root).lstrip("/"), Path(fs, path)
 
 
 class Lines:

@@ -187,9 +187,15 @@ class Pod:
             variables[each["name"]] = expanded(each.get("value") or "", variables)
         command = self.container.get("command") or self.cluster.images[image]
         arguments = [expanded(each, variables) for each in [*command, *(self.container.get("args") or [])]]
+        arguments = [self._here(each) for each in arguments]
         if arguments and re.fullmatch(r"python3?", arguments[0]):
             arguments[0] = sys.executable
         return arguments, variables
+
+    def _here(self, argument: str) -> str:
+        """A path inside the container, where it is on this machine; other arguments as they are."""
+        path = self.cluster.folder / argument.lstrip("/")
+        return str(path) if argument.startswith("/") and path.exists() else argument
 
     def _follow(self, started: datetime) -> None:
         assert self.process is not None

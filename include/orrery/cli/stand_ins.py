@@ -13,6 +13,7 @@ from orrery.cli.airflow_api import AirflowApi
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.local import Stack
+from orrery.local.stack import Role
 
 # What marks a connection of Airflow as one of ours, which may be replaced.
 MARK = "A stand-in of ./orrery run --stand-ins, only there while it runs."
@@ -28,8 +29,10 @@ def stand_ins(pipeline: str, project: Project, api: AirflowApi, console: Console
     sys.path.append(str(project.root / "tests"))
     serve = importlib.import_module("services.stand_ins").serve
     stack = Stack(project.root)
+    roles: tuple[Role, ...] = ("loader", "transformer")
+    warehouse = {role: stack.warehouse_dsn(role) for role in roles}
     with ExitStack() as cleanup:
-        connections = cleanup.enter_context(serve(pipeline, project.root, stack.warehouse_dsn("loader")))
+        connections = cleanup.enter_context(serve(pipeline, project.root, warehouse))
         if connections is None:
             raise OrreryError(f"{pipeline} has no stand-ins: it runs as it is.\n  ./orrery run {pipeline}")
         for name, body in connections.items():

@@ -29,7 +29,8 @@ class RunOptions:
     """Validated values of the trigger form.
 
     `select` and `exclude` are dbt selections, split at blanks; `variables` are dbt's vars; `threads` is
-    the number of dbt's threads, None for the profile's own; `uri` is the one object that the run is for.
+    the number of dbt's threads, None for the profile's own; `uri` is the one object that the run is for, which dbt
+    has as a variable, too.
     """
 
     select: tuple[str, ...] = ()
@@ -65,6 +66,10 @@ class RunOptions:
         variables, threads = params.get(VARS), params.get(THREADS)
         if variables is not None and not isinstance(variables, dict):
             raise OptionsError(f"{VARS} is no JSON object.\n  Write for example: {{'day': '2026-01-31'}}")
+        uri = _uri(params.get(URI))
+        if uri:
+            # The models and tests of a run for one object may ask which.
+            variables = {URI: uri, **(variables or {})}
         return cls(
             select=_selection(SELECT, params.get(SELECT)),
             exclude=_selection(EXCLUDE, params.get(EXCLUDE)),
@@ -72,7 +77,7 @@ class RunOptions:
             variables=variables or None,
             skip_stages=frozenset(params.get(SKIP_STAGES) or ()),
             threads=threads,
-            uri=_uri(params.get(URI)),
+            uri=uri,
         )
 
 
