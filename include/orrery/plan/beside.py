@@ -12,7 +12,7 @@ from orrery.config.transfer import Transfer
 from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc
 from orrery.plan.model import TaskKind, TaskPlan, Work
-from orrery.plan.names import selector
+from orrery.plan.names import digest, selector
 
 Resource = dict[str, Any]
 Owner = Callable[[Resource], str | None]
@@ -27,6 +27,9 @@ def ingest_tasks(
     for entry in entries:
         task = _ingest_task(entry, by_name, sources, owner)
         for step in steps_before(task):
+            if step.task_id.partition(".")[2] in by_name:
+                # A table is called like a step of another one.
+                step = replace(step, task_id=f"{step.task_id}_{digest(entry['name'])}")
             tasks.append(replace(step, upstream=task.upstream))
             task = replace(task, upstream=frozenset({step.task_id}))
         tasks.append(task)
