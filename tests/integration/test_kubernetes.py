@@ -164,7 +164,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         task("fails", dag=dag, args=["-c", "import sys; print('step 1', flush=True); sys.exit('bad input')"])
         task("late", dag=dag, args=["-c", HOLD], timeout="1s")
         task("no_image", dag=dag, image="example/none:1")
-        task("spark_ok", dag=dag, application="local:///load.py", args=["$(ORRERY_URI)", "x"], **env)
+        task("spark_driver_ok", dag=dag, application="local:///load.py", args=["$(ORRERY_URI)", "x"], **env)
         task("spark_driver_fails", dag=dag, application="local:///fail.py")
         bag = DagBag(str(folder / "none"))
         bag.bag_dag(dag)
@@ -192,7 +192,7 @@ def test_each_task_ends_as_its_container(run: Run) -> None:
         "fails": "failed",
         "late": "failed",
         "no_image": "failed",
-        "spark_ok": "success",
+        "spark_driver_ok": "success",
         "spark_driver_fails": "failed",
     }
 
@@ -210,7 +210,7 @@ def test_the_log_of_a_job_is_in_the_log_of_its_task(run: Run) -> None:
 
 
 def test_the_log_of_a_driver_is_in_the_log_of_its_task(run: Run) -> None:
-    name = run.xcoms["spark_ok", "pod_name"].removesuffix("-driver")
+    name = run.xcoms["spark_driver_ok", "pod_name"].removesuffix("-driver")
     told = f"spark got ['s3://bucket/$(HOSTNAME) a.json', 'x'] prod {name}"
     assert f"[spark-kubernetes-driver] logs: {told}" in run.log
 
@@ -248,7 +248,7 @@ def test_pods_carry_labels_to_find_them_by(run: Run) -> None:
     labels = run.posted["ok"]["metadata"]["labels"]
     assert (labels["orrery/pipeline"], labels["orrery/task"]) == ("shop", "ok")
     assert labels["orrery/run"].startswith("manual__")
-    driver = run.posted["spark_ok"]["spec"]["driver"]["labels"]
+    driver = run.posted["spark_driver_ok"]["spec"]["driver"]["labels"]
     assert (driver["orrery/pipeline"], driver["dag_id"]) == ("shop", "shop")
 
 
@@ -327,6 +327,19 @@ def test_a_task_that_lost_its_worker_finds_its_pod_again(
     second = task("held", **block)
     assert submit(second).pod_name == first.pod_name
     assert len(cluster.posted) == 1
+    second.on_kill()
+
+
+@pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
+def test_a_cleared_task_does_not_take_over_the_pod_that_ends(
+    cluster: KubernetesServer, block: dict[str, Any]
+) -> None:
+    first, second = task("held", **block), task("held", **block)
+    old = submit(first).pod_name
+    next(iter(cluster.pods.values())).terminating = True
+    assert submit(second).pod_name != old
+    assert len(cluster.posted) == 2
+    first.on_kill()
     second.on_kill()
 
 

@@ -25,7 +25,7 @@ from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
-from orrery.ingest.pods import UnavailableError, failure, refused, unknown_keys
+from orrery.ingest.pods import UnavailableError, failure, refused, staying, unknown_keys
 from orrery.plan.model import Ingestion
 
 if TYPE_CHECKING:
@@ -178,6 +178,13 @@ class JobOperator(KubernetesOperator):
         # Kubernetes keeps the end of the log, should the pod be gone before it is read.
         self.termination_message_policy = "FallbackToLogsOnError"
 
+    def find_pod(self, namespace: str, context: Context, *, exclude_checked: bool = True) -> Any:
+        """The pod that an earlier try has started, unless it is about to go."""
+        return staying(super().find_pod(namespace, context, exclude_checked=exclude_checked))
+
+    def _get_pod_from_task_state_store(self, context: Context) -> Any:
+        return staying(super()._get_pod_from_task_state_store(context))
+
     def _prepare(self, manifest: dict[str, Any]) -> None:
         pod = PodGenerator.deserialize_model_dict(manifest)
         kept = ApiClient().sanitize_for_serialization(pod)
@@ -219,6 +226,10 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
             if why:
                 raise AirflowException(why) from error
             raise
+
+    def find_spark_job(self, context: Context, exclude_checked: bool = True) -> Any:
+        """The driver that an earlier try has started, unless it is about to go."""
+        return staying(super().find_spark_job(context, exclude_checked))
 
     def _early_failure(self) -> str | None:
         """What is wrong with a driver that never came to run; None when there is none."""
