@@ -26,6 +26,7 @@ from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
 from orrery.ingest.pods import UnavailableError, failure, refused, staying, unknown_keys
+from orrery.ingest.spark_trigger import DRIVER, SparkTrigger
 from orrery.plan.model import Ingestion
 
 if TYPE_CHECKING:
@@ -227,6 +228,11 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
                 raise AirflowException(why) from error
             raise
 
+    def defer(self, *, trigger: Any, **kwargs: Any) -> NoReturn:
+        """Wait with the trigger that knows of the application."""
+        _, arguments = trigger.serialize()
+        super().defer(trigger=SparkTrigger(**arguments), **kwargs)
+
     def find_spark_job(self, context: Context, exclude_checked: bool = True) -> Any:
         """The driver that an earlier try has started, unless it is about to go."""
         return staying(super().find_spark_job(context, exclude_checked))
@@ -234,7 +240,7 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
     def _early_failure(self) -> str | None:
         """What is wrong with a driver that never came to run; None when there is none."""
         try:
-            pod = self.client.read_namespaced_pod(f"{self.name}-driver", self.namespace)
+            pod = self.client.read_namespaced_pod(f"{self.name}{DRIVER}", self.namespace)
         except ApiException:
             return None
         return failure(self.client, pod, self.base_container_name, self.ingestion.source, None)
@@ -243,6 +249,6 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
         """Delete the application of a driver; the provider would spoil a name with -driver inside."""
         if pod is None:
             return False
-        application = str(pod.metadata.name).removesuffix("-driver")
+        application = str(pod.metadata.name).removesuffix(DRIVER)
         self.launcher.delete_spark_job(application)  # type: ignore[no-untyped-call]
         return True
