@@ -21,6 +21,7 @@ import structlog
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk import DAG, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.module_loading import import_string
 
 from conftest import WriteProject
 from orrery.config.kubernetes import JobIngest, SparkIngest
@@ -164,7 +165,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         task("fails", dag=dag, args=["-c", "import sys; print('step 1', flush=True); sys.exit('bad input')"])
         task("late", dag=dag, args=["-c", HOLD], timeout="1s")
         task("no_image", dag=dag, image="example/none:1")
-        task("spark_ok", dag=dag, application="local:///load.py", args=["$(ORRERY_URI)", "x"], **env)
+        task("spark_driver_ok", dag=dag, application="local:///load.py", args=["$(ORRERY_URI)", "x"], **env)
         task("spark_driver_fails", dag=dag, application="local:///fail.py")
         bag = DagBag(str(folder / "none"))
         bag.bag_dag(dag)
@@ -192,7 +193,7 @@ def test_each_task_ends_as_its_container(run: Run) -> None:
         "fails": "failed",
         "late": "failed",
         "no_image": "failed",
-        "spark_ok": "success",
+        "spark_driver_ok": "success",
         "spark_driver_fails": "failed",
     }
 
@@ -210,7 +211,7 @@ def test_the_log_of_a_job_is_in_the_log_of_its_task(run: Run) -> None:
 
 
 def test_the_log_of_a_driver_is_in_the_log_of_its_task(run: Run) -> None:
-    name = run.xcoms["spark_ok", "pod_name"].removesuffix("-driver")
+    name = run.xcoms["spark_driver_ok", "pod_name"].removesuffix("-driver")
     told = f"spark got ['s3://bucket/$(HOSTNAME) a.json', 'x'] prod {name}"
     assert f"[spark-kubernetes-driver] logs: {told}" in run.log
 
@@ -248,7 +249,7 @@ def test_pods_carry_labels_to_find_them_by(run: Run) -> None:
     labels = run.posted["ok"]["metadata"]["labels"]
     assert (labels["orrery/pipeline"], labels["orrery/task"]) == ("shop", "ok")
     assert labels["orrery/run"].startswith("manual__")
-    driver = run.posted["spark_ok"]["spec"]["driver"]["labels"]
+    driver = run.posted["spark_driver_ok"]["spec"]["driver"]["labels"]
     assert (driver["orrery/pipeline"], driver["dag_id"]) == ("shop", "shop")
 
 
@@ -284,8 +285,10 @@ def submit(operator: KubernetesOperator) -> KubernetesPodTrigger:
     """What the triggerer gets when a worker has started the task."""
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context_of(operator))
-    _, arguments = deferred.value.trigger.serialize()
-    return KubernetesPodTrigger(**arguments)
+    # As the triggerer makes it, in another process.
+    path, arguments = deferred.value.trigger.serialize()
+    made: KubernetesPodTrigger = import_string(path)(**arguments)
+    return made
 
 
 def holding(cluster: KubernetesServer) -> bool:
@@ -303,11 +306,9 @@ def test_a_cleared_task_ends_its_pod(cluster: KubernetesServer, block: dict[str,
     assert len(cluster.running) == 1
     # What the triggerer calls when a user clears the task, or marks it as failed.
     asyncio.run(trigger.on_kill())
-    assert cluster.running == []
-    for namespace, name in [*cluster.applications]:
-        # The Spark operator removes it a day later.
-        assert cluster.application(namespace, name)["status"]["applicationState"]["state"] == "FAILED"
-        cluster.delete_application(namespace, name)
+    check_nothing_left(cluster)
+    # Once more, should the triggerer have been stopped in between.
+    asyncio.run(trigger.on_kill())
 
 
 @pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
@@ -327,6 +328,19 @@ def test_a_task_that_lost_its_worker_finds_its_pod_again(
     second = task("held", **block)
     assert submit(second).pod_name == first.pod_name
     assert len(cluster.posted) == 1
+    second.on_kill()
+
+
+@pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
+def test_a_cleared_task_does_not_take_over_the_pod_that_ends(
+    cluster: KubernetesServer, block: dict[str, Any]
+) -> None:
+    first, second = task("held", **block), task("held", **block)
+    old = submit(first).pod_name
+    next(iter(cluster.pods.values())).terminating = True
+    assert submit(second).pod_name != old
+    assert len(cluster.posted) == 2
+    first.on_kill()
     second.on_kill()
 
 

@@ -53,6 +53,8 @@ class Pod:
     lines: list[tuple[datetime, str]] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
     events: list[Json] = field(default_factory=list)
+    # Whether it has been asked to end, and takes its time.
+    terminating: bool = False
 
     def __post_init__(self) -> None:
         self.uid, self.created = str(uuid.uuid4()), now()
@@ -147,13 +149,15 @@ class Pod:
             ]
         if self.reason:
             status["reason"] = self.reason
-        metadata = {
+        metadata: Json = {
             **self.manifest["metadata"],
             "labels": self.labels,
             "uid": self.uid,
             "resourceVersion": "1",
             "creationTimestamp": stamp(self.created),
         }
+        if self.terminating:
+            metadata["deletionTimestamp"] = stamp(now())
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
     @staticmethod

@@ -25,7 +25,8 @@ from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
-from orrery.ingest.pods import UnavailableError, failure, refused, unknown_keys
+from orrery.ingest.pods import UnavailableError, failure, refused, staying, unknown_keys
+from orrery.ingest.spark_trigger import DRIVER, SparkTrigger
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -178,6 +179,13 @@ class JobOperator(KubernetesOperator):
         # Kubernetes keeps the end of the log, should the pod be gone before it is read.
         self.termination_message_policy = "FallbackToLogsOnError"
 
+    def find_pod(self, namespace: str, context: Context, *, exclude_checked: bool = True) -> Any:
+        """The pod that an earlier try has started, unless it is about to go."""
+        return staying(super().find_pod(namespace, context, exclude_checked=exclude_checked))
+
+    def _get_pod_from_task_state_store(self, context: Context) -> Any:
+        return staying(super()._get_pod_from_task_state_store(context))
+
     def _prepare(self, manifest: dict[str, Any]) -> None:
         pod = PodGenerator.deserialize_model_dict(manifest)
         kept = ApiClient().sanitize_for_serialization(pod)
@@ -220,10 +228,19 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
                 raise AirflowException(why) from error
             raise
 
+    def defer(self, *, trigger: Any, **kwargs: Any) -> NoReturn:
+        """Wait with the trigger that knows of the application."""
+        _, arguments = trigger.serialize()
+        super().defer(trigger=SparkTrigger(**arguments), **kwargs)
+
+    def find_spark_job(self, context: Context, exclude_checked: bool = True) -> Any:
+        """The driver that an earlier try has started, unless it is about to go."""
+        return staying(super().find_spark_job(context, exclude_checked))
+
     def _early_failure(self) -> str | None:
         """What is wrong with a driver that never came to run; None when there is none."""
         try:
-            pod = self.client.read_namespaced_pod(f"{self.name}-driver", self.namespace)
+            pod = self.client.read_namespaced_pod(f"{self.name}{DRIVER}", self.namespace)
         except ApiException:
             return None
         return failure(self.client, pod, self.base_container_name, self.work.of, None)
@@ -232,6 +249,6 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
         """Delete the application of a driver; the provider would spoil a name with -driver inside."""
         if pod is None:
             return False
-        application = str(pod.metadata.name).removesuffix("-driver")
+        application = str(pod.metadata.name).removesuffix(DRIVER)
         self.launcher.delete_spark_job(application)  # type: ignore[no-untyped-call]
         return True

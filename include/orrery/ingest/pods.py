@@ -107,6 +107,11 @@ def _tail(client: CoreV1Api, pod: Any, container: str) -> str:
     return str(found or "").strip()
 
 
+def staying(pod: Any) -> Any:
+    """The pod, or None when it is being deleted: a cleared task must not take over what its clearing ends."""
+    return None if pod is None or pod.metadata.deletion_timestamp else pod
+
+
 def unknown_keys(given: Any, kept: Any, path: str = "") -> list[str]:
     """The keys of a manifest that Kubernetes' client does not know, and would drop without a word."""
     if isinstance(given, list) and isinstance(kept, list):
