@@ -80,8 +80,9 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
                 return
             if job.status in _ENDED:
                 reason = _reason(hook, job_id)
+                what = "has failed" if job.status == JobStatusEnum.FAILED else "was cancelled"
                 raise IngestError(
-                    f"Airbyte's job {job_id} for {self.block.airbyte!r} has {job.status.value}"
+                    f"Airbyte's job {job_id} for {self.block.airbyte!r} {what}"
                     + (f": {reason}" if reason else ".")
                     + f"\n  Its log is in Airbyte, with the job {job_id} of this connection."
                 )
