@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
+from orrery.ingest.errors import SetupError
 from orrery.plan.model import Ingestion
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ class IngestFilesOperator(BaseOperator):
             self._load(context)
         except OrreryError as error:
             context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            raise AirflowException(str(error)) from error
+            kind = AirflowFailException if isinstance(error, SetupError) else AirflowException
+            raise kind(str(error)) from error
 
     def _load(self, context: Context) -> None:
-        # Airflow's object storage and the database's driver; parsing must not pay for them.
+        # The clients of stores and the database's driver; parsing must not pay for them.
         from orrery.ingest.errors import IngestError
         from orrery.ingest.landing import LandingZone
         from orrery.ingest.load import Loader

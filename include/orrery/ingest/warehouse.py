@@ -8,7 +8,7 @@ import psycopg2
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from orrery.ingest.errors import IngestError
+from orrery.ingest.errors import SetupError
 
 CONNECTION = "warehouse_loader"
 
@@ -16,13 +16,13 @@ CONNECTION = "warehouse_loader"
 def connect() -> Any:
     """A psycopg2 connection as the role that writes the landing schema.
 
-    Raises IngestError when Airflow does not know the connection, psycopg2.OperationalError when nobody
+    Raises SetupError when Airflow does not know the connection, psycopg2.OperationalError when nobody
     answers.
     """
     try:
         known = Connection.get(CONNECTION)
     except AirflowNotFoundException:
-        raise IngestError(
+        raise SetupError(
             f"Airflow has no connection {CONNECTION!r}, with which files are loaded into the warehouse.\n"
             f"  Set AIRFLOW_CONN_{CONNECTION.upper()}=postgres://user:password@host:5432/database"
         ) from None
