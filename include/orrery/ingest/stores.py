@@ -162,22 +162,21 @@ class Bucket(Store):
         wildcard = re.search(r"[*?\[]", pattern)
         begin = pattern[: wildcard.start()] if wildcard else pattern
         deep = "/" in pattern[len(begin) :] or "**" in pattern
-        if deep and "/" not in begin and without is not None:
-            # What is left out may be much more than the rest.
-            prefixes = [(self.key(begin), False)]
-            for _, folders in self.pages(self.key(begin), deep=False):
-                prefixes += [(folder, True) for folder in folders if folder != self.key(f"{without}/")]
-        else:
-            prefixes = [(self.key(begin), deep)]
+        found = []
+        # What is left out may be much more than the rest: it is no part of what is asked for.
+        apart = deep and "/" not in begin and without is not None
+        below: list[str] = []
+        for files, folders in self.pages(self.key(begin), deep=deep and not apart):
+            found += files
+            below += folders
+        for folder in below if apart else ():
+            if folder != self.key(f"{without}/"):
+                for files, _ in self.pages(folder, deep=True):
+                    found += files
         matches = matching(pattern)
-        return [
-            file
-            for prefix, below in prefixes
-            for files, _ in self.pages(prefix, deep=below)
-            for file in files
-            # A key with a slash at its end stands for a folder.
-            if matches(file.name) and not file.name.endswith("/") and file.name.partition("/")[0] != without
-        ]
+        # A key with a slash at its end stands for a folder.
+        fine = (file for file in found if matches(file.name) and not file.name.endswith("/"))
+        return [file for file in fine if file.name.partition("/")[0] != without]
 
     def names(self, folder: str) -> set[str]:
         prefix = self.key(f"{folder}/" if folder else "")
