@@ -226,6 +226,7 @@ def test_a_look_at_many_objects_takes_few_requests(remote: Remote) -> None:
     assert (len(files), settled) == (complete, True)
     # A page has 1,000; the archive is not looked at.
     assert 0 < len(asked()) <= 4
+    assert all("delimiter" in request for request in asked())
     assert not [request for request in asked() if "_archive" in request]
 
 

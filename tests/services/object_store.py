@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlparse
 
 import boto3
 from gcp_storage_emulator import server as emulator
+from gcp_storage_emulator.exceptions import BadRequest
 from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.storage import Storage
 from moto.server import ThreadedMotoServer
@@ -99,6 +100,31 @@ class S3Server(_Server):
         self._server.stop()
 
 
+class _Storage(Storage):  # type: ignore[misc]
+    """What the emulator holds; it would copy all that there is with every change."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._uploads: dict[str, bytearray] = {}
+        super().__init__(**settings)
+
+    def _write_config_to_file(self) -> None:
+        pass
+
+    def get_resumable_byte_count(self, upload: str) -> int:
+        return len(self._uploads.get(upload, b""))
+
+    def add_to_resumable_upload(
+        self, upload: str, content: bytes, total_size: int | None = None, expected_start: int | None = None
+    ) -> bytes | None:
+        held = self._uploads.setdefault(upload, bytearray())
+        if expected_start not in (None, len(held)):
+            raise BadRequest(f"expected {len(held)}, got {expected_start}")
+        held += content or b""
+        if total_size is None or len(held) < total_size:
+            return None
+        return bytes(self._uploads.pop(upload))
+
+
 class GcsServer(_Server):
     """A Google Cloud Storage in memory, by gcp-storage-emulator.
 
@@ -111,9 +137,7 @@ class GcsServer(_Server):
         super().__init__(*connections)
         for name in ("gcp_storage_emulator", "api.object"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self.storage = Storage(use_memory_fs=True)
-        # It would write down all that there is with every change.
-        self.storage._write_config_to_file = lambda: None
+        self.storage = _Storage(use_memory_fs=True)
         self.requests: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True

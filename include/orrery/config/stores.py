@@ -90,10 +90,10 @@ def split_pattern(uri: str) -> tuple[Place, str]:
     head = uri[: wildcard.start()] if wildcard else uri
     folder, _, _ = head.rpartition("/")
     pattern = uri[len(folder) + 1 :]
+    if not pattern or folder in ("s3:/", "gs:/", "file:/"):
+        raise ValueError(f"{_without_secret(uri)!r} names no files")
     # file:///*.csv
     place = Place.parse(folder if folder != "file://" else "file:///")
-    if not pattern or folder.endswith(":/"):
-        raise ValueError(f"{_without_secret(uri)!r} names no files")
     return place, pattern
 
 
@@ -123,4 +123,4 @@ def place_mistake(error: ValueError) -> PydanticCustomError:
 
 
 def _without_secret(uri: str) -> str:
-    return re.sub(r"(?<=://)[^@]*:[^@]*@", "...@", unquote(uri))
+    return re.sub(r"(?<=://).*:.*@", "...@", unquote(uri), flags=re.DOTALL)

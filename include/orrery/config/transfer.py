@@ -18,7 +18,11 @@ def _check_pattern(value: str) -> str:
     except ValueError as error:
         raise place_mistake(error) from None
     parts = [*place.path.split("/"), *pattern.split("/")]
-    if ".." in parts or "" in parts[1:] or any("**" in part and part != "**" for part in parts):
+    if (
+        ".." in parts
+        or "//" in value.partition("://")[2].lstrip("/")
+        or any("**" in part and part != "**" for part in parts)
+    ):
         raise mistake(
             f"{place.below(pattern).uri!r} is no pattern of objects",
             "Leave out .. and empty parts, and let ** stand alone between slashes.",

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urljoin
 from uuid import UUID
 
-import httpx
-from airbyte_api import errors
 from airbyte_api.api import ListConnectionsRequest, ListJobsRequest
 from airbyte_api.models import JobStatusEnum
 from airflow.providers.airbyte.hooks.airbyte import AirbyteHook
@@ -25,6 +20,7 @@ from orrery.config.airbyte import Airbyte
 from orrery.config.errors import suggest
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY
+from orrery.ingest.airbyte_errors import Conflict, reached, reason
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError, SetupError, explained
 from orrery.plan.model import Work
@@ -35,8 +31,6 @@ if TYPE_CHECKING:
 EXAMPLE = "airbyte://CLIENT_ID:CLIENT_SECRET@http%3A%2F%2Fairbyte%3A8000%2Fapi%2Fpublic%2Fv1"
 _ENDED = (JobStatusEnum.SUCCEEDED, JobStatusEnum.FAILED, JobStatusEnum.CANCELLED)
 _PAGE = 100
-# Asking why a job has failed must not hold up saying that it has.
-_REASON_SECONDS = 10.0
 
 
 class AirbyteOperator(AirbyteTriggerSyncOperator):
@@ -73,16 +67,17 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
         self.job_id = job_id = int(event["job_id"])
         with explained(context):
             hook = self._hook()
-            with _reached(self.block):
+            with reached(self.block):
                 job = hook.get_job_details(job_id)
             if job.status == JobStatusEnum.SUCCEEDED:
                 context["ti"].xcom_push(key=RESULT_KEY, value=_summary(job))
                 return
             if job.status in _ENDED:
-                reason = _reason(hook, job_id)
+                why = reason(hook, job_id)
+                what = "has failed" if job.status == JobStatusEnum.FAILED else "was cancelled"
                 raise IngestError(
-                    f"Airbyte's job {job_id} for {self.block.airbyte!r} has {job.status.value}"
-                    + (f": {reason}" if reason else ".")
+                    f"Airbyte's job {job_id} for {self.block.airbyte!r} {what}"
+                    + (f": {why}" if why else ".")
                     + f"\n  Its log is in Airbyte, with the job {job_id} of this connection."
                 )
             hook.cancel_job(job_id)
@@ -109,7 +104,7 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
         except ValueError:
             known: list[tuple[str, str]] = []
         while len(known) % _PAGE == 0:
-            with _reached(self.block):
+            with reached(self.block):
                 request = ListConnectionsRequest(limit=_PAGE, offset=len(known))
                 page = hook.airbyte_api.connections.list_connections(request=request).connections_response
             if page is None or not page.data:
@@ -132,11 +127,11 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
         """The job of a new sync, or of the one that runs: a retry comes back to its own."""
         for _ in range(2):
             try:
-                with _reached(self.block):
+                with reached(self.block):
                     job = hook.submit_sync_connection(connection_id)
                 self.log.info("Airbyte's job %s has started.", job.job_id)
                 return job
-            except _Conflict:
+            except Conflict:
                 if (job := self._running(hook, connection_id)) is not None:
                     self.log.info("Airbyte's job %s runs already; the task waits for it.", job.job_id)
                     return job
@@ -145,7 +140,7 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
         )
 
     def _running(self, hook: AirbyteHook, connection_id: str) -> Any:
-        with _reached(self.block):
+        with reached(self.block):
             request = ListJobsRequest(connection_id=connection_id, order_by="createdAt|DESC")
             answer = hook.airbyte_api.jobs.list_jobs(request=request).jobs_response
         return next((job for job in answer.data if job.status not in _ENDED), None) if answer else None
@@ -188,67 +183,6 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
 
     def _status(self) -> str:
         return AirbyteHook(self.conn_id).get_job_status(self.job_id)
-
-
-class _Conflict(IngestError):
-    """A sync of the connection is running."""
-
-
-@contextmanager
-def _reached(block: Airbyte) -> Iterator[None]:
-    """Turn the errors of Airbyte's client into those of an ingestion."""
-    who = f"the Airflow connection {block.connection!r}"
-    try:
-        yield
-    except Exception as error:
-        # The hook puts what it catches into an error of its own.
-        cause = error.args[0] if isinstance(error, AirflowException) and error.args else error
-        if isinstance(cause, errors.AirbyteAPIError):
-            status, said = cause.status_code, _said(cause.body)
-            if status == 409:
-                raise _Conflict(said) from None
-            if status == 404:
-                raise SetupError(
-                    f"Airbyte knows nothing of {block.airbyte!r} ({said}).\n"
-                    f"  Correct its id, or the server URL of {who}, which ends with /api/public/v1."
-                ) from None
-            if status not in (401, 403):
-                raise IngestError(f"Airbyte refuses ({status}: {said}).\n  Try again.") from None
-        elif "token endpoint" not in str(cause):
-            raise IngestError(
-                f"Airbyte does not answer ({type(cause).__name__}: {cause}).\n"
-                f"  Try again, or correct the server URL of {who}."
-            ) from None
-        raise SetupError(f"Airbyte refuses access.\n  Correct client id and secret of {who}.") from None
-
-
-def _said(body: str) -> str:
-    """What Airbyte tells in the body of an error."""
-    try:
-        told = json.loads(body)
-        return str(told.get("detail") or told.get("message") or told.get("title"))
-    except (ValueError, AttributeError):
-        return body[:200]
-
-
-def _reason(hook: AirbyteHook, job_id: int) -> str | None:
-    """Why a job has failed, where Airbyte tells: not the public API does, but the one of its own pages."""
-    server, login = str(hook.conn["host"]).rstrip("/"), hook.conn["client_id"]
-    if not server.endswith("/api/public/v1"):
-        return None
-    try:
-        with httpx.Client(timeout=_REASON_SECONDS) as client:
-            if login:
-                form = {"client_id": login, "client_secret": hook.conn["client_secret"]}
-                form["grant_type"] = "client_credentials"
-                token = client.post(urljoin(f"{server}", hook.conn["token_url"]), data=form)
-                client.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
-            answer = client.post(f"{server.removesuffix('/public/v1')}/v1/jobs/get", json={"id": job_id})
-            attempts = answer.raise_for_status().json()["attempts"]
-        failures = attempts[-1]["attempt"]["failureSummary"]["failures"]
-        return str(failures[0]["externalMessage"])
-    except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError):
-        return None
 
 
 def _summary(job: Any) -> dict[str, Any]:

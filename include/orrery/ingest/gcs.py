@@ -25,9 +25,10 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 
 from orrery.config.stores import Place
+from orrery.ingest.bucket import Bucket, Ranges
 from orrery.ingest.connections import require
 from orrery.ingest.errors import SetupError
-from orrery.ingest.stores import BLOCK, Bucket, Digesting, LandingFile, Ranges, changed, vanished
+from orrery.ingest.stores import BLOCK, Digesting, LandingFile, changed, vanished
 
 EXAMPLE = "google-cloud-platform://?key_path=/path/to/key.json&project=my-project"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)

@@ -14,13 +14,16 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from orrery.config.stores import Place
+from orrery.ingest.bucket import Bucket, Ranges
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
-from orrery.ingest.stores import ATTEMPTS, BLOCK, Bucket, Digesting, LandingFile, Ranges, changed, vanished
+from orrery.ingest.stores import BLOCK, Digesting, LandingFile, changed, vanished
 
 EXAMPLE = "aws://ACCESS_KEY:SECRET_KEY@/?region_name=eu-central-1"
 # An upload has at most 10,000 parts.
 _MOST_PARTS = 9_000
+# How often a block is asked for when its answer breaks off.
+_ATTEMPTS = 3
 _NOTE = "orrery-note"
 _REFUSALS = re.compile(
     "AccessDenied|Forbidden|AllAccessDisabled|InvalidAccessKeyId|SignatureDoesNotMatch|.*Token.*|40[13]"
@@ -64,7 +67,7 @@ class S3Store(Bucket):
     def open(self, file: LandingFile) -> IO[bytes]:
         def fetch(start: int, end: int) -> bytes:
             with self._told(file):
-                for _ in range(1, ATTEMPTS):
+                for _ in range(1, _ATTEMPTS):
                     # The client begins a request anew, but no answer that breaks off.
                     with suppress(BotoCoreError):
                         return cast("bytes", self._get(file, start, end)["Body"].read())
