@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskDeferred
 
+from orrery.ingest.chunk_operators import MergeChunksOperator, SplitFilesOperator, StageChunkOperator
 from orrery.ingest.errors import FileError, IngestError
+from orrery.ingest.operator import FilesOperator
 from orrery.ingest.split import MOST_CHUNKS
+from orrery.plan.model import Ingestion
 from support.hostile import CASES, KEYED, PAIR, Case
 from support.warehouse import Warehouse, postgres
 
@@ -247,6 +251,22 @@ def test_a_file_that_changes_after_it_was_cut(warehouse: Warehouse) -> None:
     assert warehouse.staged() == []
 
 
+def test_a_file_that_changes_after_it_was_staged(warehouse: Warehouse) -> None:
+    warehouse.land("a.csv", "id,name\n" + rows(0, 100))
+    stage_all(warehouse)
+    warehouse.land("a.csv", "id,name\n" + rows(0, 100, "new"))
+    warehouse.load()
+    assert warehouse.query("select count(*) from events where name like 'new%'") == [(100,)]
+    assert warehouse.staged() == []
+
+
+def test_what_looks_like_a_byte_order_mark_inside_of_a_file(warehouse: Warehouse) -> None:
+    warehouse.land("a.csv", "name,id\n" + "".join(f"\ufeff{number:0100},{number}\n" for number in range(50)))
+    assert len(stage_all(warehouse)) > 3
+    warehouse.load()
+    assert warehouse.query("select count(*) from events where starts_with(name, '\ufeff')") == [(50,)]
+
+
 def test_there_are_not_too_many_chunks(warehouse: Warehouse) -> None:
     warehouse.block["chunk_size"] = 10
     warehouse.land("a.csv", "id,name\n" + rows(0, 500))
@@ -365,3 +385,96 @@ def test_an_attempt_that_goes_on_and_its_successor(warehouse: Warehouse) -> None
         assert sum(pool.map(warehouse.stage, chunks)) == 3 * 5000
     assert [each.rows for each in warehouse.load()] == [5000]
     assert warehouse.staged() == []
+
+
+# The tasks
+
+
+class TaskInstance:
+    """What the operators need of the one that Airflow gives them."""
+
+    dag_id, run_id = "trial", "test"
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+    @staticmethod
+    def get_dr_count(*_: Any, **__: Any) -> int:
+        return 1
+
+
+Run = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+@pytest.fixture
+def run(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Does what a task does behind the check of the run's choices; returns what it returns and tells."""
+    monkeypatch.setattr("orrery.ingest.warehouse.connect", warehouse.connect)
+    monkeypatch.setattr("orrery.ingest.operator.check_choices", lambda *_: None)
+    warehouse.block |= {"landing_zone": warehouse.zone.uri, "settle": 0}
+
+    def run(operator: type[FilesOperator], **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        ingestion = Ingestion(warehouse.spec, "trial.events", warehouse.schema, "events", warehouse.columns)
+        task = operator(task_id="x", stage="ingest", nodes=(), ingestion=ingestion, **arguments)
+        # Outside of a task runner Airflow would warn.
+        context: Any = {"ti": (ti := TaskInstance())}
+        returned = type(task).execute.__wrapped__(task, context)  # type: ignore[attr-defined]
+        return returned, ti.pushed["dbt"]
+
+    return run
+
+
+def test_the_three_tasks(warehouse: Warehouse, run: Run) -> None:
+    warehouse.land("a.csv", "id,name\n" + rows(0, 100))
+    warehouse.land("b.csv", "id,name\n1,a\nx,b\n")
+    chunks, told = run(SplitFilesOperator)
+    assert (told["status"], told["message"]) == ("success", f"1 of 2 new files in {len(chunks)} chunks")
+    staged = [run(StageChunkOperator, chunk=chunk)[1] for chunk in chunks]
+    assert sum(each["rows_affected"] for each in staged) == 100
+    assert staged[0]["message"] == f"a.csv 1/{len(chunks)}"
+    _, told = run(MergeChunksOperator)
+    assert (told["status"], told["rows_affected"]) == ("warn", 101)
+    assert told["message"] == "2 files; 1 rows are rejected, see events__rejected"
+    # There is nothing to map any more, which is fine.
+    chunks, told = run(SplitFilesOperator)
+    assert (chunks, told["message"]) == ([], "nothing new")
+    assert run(MergeChunksOperator)[1]["message"] == "nothing new"
+
+
+def test_a_chunk_that_cannot_be_staged_is_told_of_by_the_load(warehouse: Warehouse, run: Run) -> None:
+    warehouse.land("a.csv", 'id,"name\n' + rows(0, 100))
+    chunks, _ = run(SplitFilesOperator)
+    assert len(chunks) > 1
+    _, told = run(StageChunkOperator, chunk=chunks[0])
+    expected = "a.csv:1: the header is no record of one line\n  Check quotes and line ends."
+    assert (told["status"], told["message"]) == ("warn", expected)
+    with pytest.raises(AirflowException) as caught:
+        run(MergeChunksOperator)
+    assert str(caught.value) == expected
+
+
+def test_only_the_first_task_waits_for_files(warehouse: Warehouse, run: Run) -> None:
+    warehouse.block["if_missing"] = "wait"
+    with pytest.raises(TaskDeferred):
+        run(SplitFilesOperator)
+    assert run(MergeChunksOperator)[1]["message"] == "nothing new"
+    # What is still written then is for the next run.
+    warehouse.block["settle"] = 3600
+    warehouse.land("a.csv", "id,name\n" + rows(0, 100))
+    with pytest.raises(TaskDeferred):
+        run(SplitFilesOperator)
+    assert run(MergeChunksOperator)[1]["message"] == "nothing new"
+
+
+def test_without_a_file(warehouse: Warehouse, run: Run) -> None:
+    with pytest.raises(AirflowException, match=r"^No file matches \*\.csv in .*\n  Land one"):
+        run(SplitFilesOperator)
+    # There was one when the first task looked; another run has loaded it and put it away.
+    assert run(MergeChunksOperator)[1]["message"] == "nothing new"
+    warehouse.block["if_missing"] = "skip"
+    for operator in (SplitFilesOperator, MergeChunksOperator):
+        with pytest.raises(AirflowSkipException):
+            run(operator)

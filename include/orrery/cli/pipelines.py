@@ -150,14 +150,15 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
         known = {node_of(task) for task in tasks}
         raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
     # A step of an ingestion has no meaning without the others.
-    ids = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)] or found[:1]
-    return {"task_ids": [*_steps_before(ids[0], tasks), ids[0]], "include_downstream": downstream}
+    whole = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)]
+    main = next((each for each in whole if found[0] in _steps_before(each, tasks)), found[0])
+    return {"task_ids": [*_steps_before(main, tasks), main], "include_downstream": downstream}
 
 
 def _steps_before(task_id: str, tasks: list[Json]) -> list[str]:
-    """The tasks in which an ingestion begins."""
-    known = {task["task_id"] for task in tasks}
-    return [f"{task_id}{step}" for step in STEPS if f"{task_id}{step}" in known]
+    """The tasks in which an ingestion in chunks begins."""
+    steps = [f"{task_id}{step}" for step in STEPS]
+    return steps if {task_id, *steps} <= {task["task_id"] for task in tasks} else []
 
 
 def _finish(

@@ -147,6 +147,12 @@ def test_an_ingestion_that_failed_is_cut_anew(
     ]
 
 
+def test_a_table_that_is_called_like_a_step(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [[task("ingest.app__orders", "success"), task("ingest.app__orders__chunks", "failed")]]
+    orrery("retry", "shop", "--model", "app__orders__chunks")
+    assert cleared(airflow)["task_ids"] == ["ingest.app__orders__chunks"]
+
+
 def test_nothing_to_retry(orrery: Command, airflow: Airflow) -> None:
     airflow.states = [[task("core.a", "success"), task("core.b", "skipped")]]
     result = orrery("retry", "shop", "--failed")
