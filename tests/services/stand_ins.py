@@ -1,4 +1,4 @@
-"""What stands in for the systems that the shipped pipelines reach, for `./orrery run <pipeline> --stand-ins`."""
+"""What stands in for the systems that the shipped pipelines reach: `./orrery run <pipeline> --stand-ins`."""
 
 from __future__ import annotations
 

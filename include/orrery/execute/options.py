@@ -29,8 +29,8 @@ class RunOptions:
     """Validated values of the trigger form.
 
     `select` and `exclude` are dbt selections, split at blanks; `variables` are dbt's vars; `threads` is
-    the number of dbt's threads, None for the profile's own; `uri` is the one object that the run is for, which dbt
-    has as a variable, too.
+    the number of dbt's threads, None for the profile's own; `uri` is the one object that the run is for,
+    which dbt has as a variable, too.
     """
 
     select: tuple[str, ...] = ()

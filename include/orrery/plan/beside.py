@@ -27,11 +27,11 @@ def ingest_tasks(
     for entry in entries:
         task = _ingest_task(entry, by_name, sources, owner)
         for step in steps_before(task):
-            if step.task_id.partition(".")[2] in by_name:
-                # A table is called like a step of another one.
-                step = replace(step, task_id=f"{step.task_id}_{digest(entry['name'])}")
-            tasks.append(replace(step, upstream=task.upstream))
-            task = replace(task, upstream=frozenset({step.task_id}))
+            # A table may be called like a step of another one.
+            taken = step.task_id.partition(".")[2] in by_name
+            task_id = f"{step.task_id}_{digest(entry['name'])}" if taken else step.task_id
+            tasks.append(replace(step, task_id=task_id, upstream=task.upstream))
+            task = replace(task, upstream=frozenset({task_id}))
         tasks.append(task)
         for uid in entry["sources"]:
             followed = any(uid in other["sources"] and entry["name"] in other["after"] for other in entries)

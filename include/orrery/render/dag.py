@@ -100,6 +100,16 @@ def _work_operator(work: Work) -> type[BaseOperator]:
     return operator
 
 
+def _is_resumed(work: Work) -> bool:
+    """Whether a task waits in the triggerer, and does no harm when it comes twice.
+
+    Airflow fails such a task when it is resumed before the end of its first worker was noticed, which a
+    busy scheduler does late.
+    """
+    waits = work.kind == "files" and work.block.if_missing == "wait"
+    return waits or work.kind in ("airbyte", "job", "spark")
+
+
 def asset_of(pipeline: str) -> Asset:
     """The asset that a pipeline updates when it has succeeded."""
     return Asset(name=f"orrery_{pipeline}", uri=f"orrery://pipeline/{pipeline}")
@@ -299,6 +309,9 @@ class _Builder:
 
             operator = chunk_operator(task, self.tasks, arguments)
         elif task.work:
+            if _is_resumed(task.work):
+                arguments["retries"] = max(1, self.plan.config.retries)
+                arguments["retry_delay"] = BUILD_RETRY_DELAY
             operator = _work_operator(task.work)(
                 stage=task.stage, nodes=task.nodes, work=task.work, **arguments
             )
