@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import psycopg2
 import pytest
 
 from orrery.ingest.chunks import PREFIX, Chunk
+from services.stand_ins import INBOX, LAKE, LAKE_FOLDER, Events
 from support.live import Done, Live
+from support.trial import ROOT
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -318,3 +324,122 @@ def test_files_that_arrive_start_a_pipeline_once(live: Live, forex_run: Done) ->
             assert rows == [(each,) for each in range(1, number + 1)]
     finally:
         shutil.rmtree(landing)
+
+
+def test_sales_marketing_goes_from_airbyte_to_acquisition_costs(live: Live, booking_run: Done) -> None:
+    done = live.orrery("run", "sales_marketing", "--stand-ins")
+    assert done.code == 0, done.output
+    states = live.airflow.states("sales_marketing", done.run_id)
+    assert set(states.values()) == {"success"}
+    # One sync fills all tables of the source.
+    assert [task for task in states if task.startswith("ingest.")] == ["ingest.sales_marketing"]
+    rows = {
+        "landing.ads_spend": 1_765,
+        "landing.crm_accounts": 220,
+        "dev_core.dim_accounts": 208,
+        "dev_core.fct_ad_spend": 1_650,
+        "dev_core.fct_acquisition_costs": 38,
+        "dev_core.fct_attributed_revenue": 91,
+        "dev_core.fct_marketing_funnel": 67,
+        "dev_core.fct_monthly_pipeline": 9,
+        "dev_core.fct_opportunities": 201,
+    }
+    assert {table: count(live, table) for table in rows} == rows
+    # Nothing of the stand-ins is left, and without them the run says what it needs.
+    missing = live.orrery("run", "sales_marketing")
+    assert missing.code == 1
+    assert "Airflow has no connection 'airbyte_default'." in missing.output
+    assert "AIRFLOW_CONN_AIRBYTE_DEFAULT=" in missing.output
+
+
+EVENTS = "ingest.events__raw_events"
+MARTS = ("fct_sessions", "fct_daily_active_users", "fct_conversion_funnel", "fct_user_features")
+
+
+def contents(live: Live) -> dict[str, list[tuple[Any, ...]]]:
+    """The events, and what is made of them, without the times and places of their loads."""
+    columns = (
+        "event_id, event_name, anonymous_id, user_id, source, device, path, amount, occurred_at, sent_at"
+    )
+    found = {"raw_events": live.query(f"select {columns} from landing.raw_events order by 1")}
+    return found | {mart: live.query(f"select * from dev_core.{mart} order by 1, 2") for mart in MARTS}
+
+
+def test_events_come_in_one_by_one_or_all_at_once(live: Live, booking_run: Done) -> None:
+    with Events(live.root, live.warehouse) as events:
+        for connection in events.connections().values():
+            live.airflow.post("/connections", connection)
+        try:
+            # A function sees a new object, and starts the pipeline for it alone.
+            first = "2026-03-04-00.jsonl"
+            assert notify(live, f"incoming/{first}") == "success"
+            assert count(live, "landing.raw_events", f"_source_file <> '{first}'") == 0
+            assert count(live, "landing.raw_events") > 0
+            assert events.gcs.names(LAKE) == [f"{LAKE_FOLDER}/{first}"]
+            # The same notification comes twice, as it may: there is no second run.
+            assert notify(live, f"incoming/{first}") == "success"
+            assert len(live.airflow.runs("events_batch")) == 1
+            assert count(live, "landing.raw_events__rejected") == 1
+
+            done = live.orrery("run", "events_batch")
+            assert done.code == 0, done.output
+            states = live.airflow.states("events_batch", done.run_id)
+            assert set(states.values()) == {"success"}
+            assert ("ingest.events__raw_events__transfer", EVENTS) in live.airflow.edges("events_batch")
+            by_object = contents(live)
+            assert len(by_object["raw_events"]) == 2_035
+            trained = count(live, "dev_core.model_runs")
+            assert trained == 2
+
+            integration = live.orrery("run", "events_integration", "--uri", f"s3://{INBOX}/incoming/{first}")
+            assert integration.code == 0, integration.output
+            unknown = live.orrery("run", "events_integration", "--uri", f"s3://{INBOX}/elsewhere/{first}")
+            assert unknown.code == 1
+            assert f"no source of this pipeline takes s3://{INBOX}/elsewhere/{first}" in unknown.output
+            assert events.kubernetes.unknown == []
+
+            # All history, by one Spark job: the same, from nothing.
+            live.query("drop table landing.raw_events cascade", role="loader")
+            live.query("delete from landing._orrery_ledger where table_name = 'raw_events'", role="loader")
+            full = live.orrery("run", "events_full_refresh")
+            assert full.code == 0, full.output
+            assert set(live.airflow.states("events_full_refresh", full.run_id).values()) == {"success"}
+            assert contents(live) == by_object
+            assert count(live, "dev_core.model_runs") == trained + 1
+            assert [posted["kind"] for posted in events.kubernetes.posted][-2:] == ["SparkApplication", "Pod"]
+        finally:
+            for name in events.connections():
+                live.airflow.delete(f"/connections/{name}")
+
+
+def notify(live: Live, key: str) -> str:
+    """Let the cloud function handle the notification about an object; the state of its run at the end."""
+    event = {
+        "Records": [
+            {
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": INBOX}, "object": {"key": quote_plus(key), "eTag": "1"}},
+            }
+        ]
+    }
+    call = "print(json.dumps(object_created.handler(json.load(sys.stdin), None)))"
+    code = f"import json, sys, object_created; {call}"
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(ROOT / "include" / "functions"),
+        "AIRFLOW_URL": live.info.url,
+        "AIRFLOW_USERNAME": live.info.username,
+        "AIRFLOW_PASSWORD": live.info.password,
+        "PIPELINE": "events_batch",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(event),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    (run_id,) = told["started"] + told["known"]
+    return live.airflow.wait_ended("events_batch", run_id, seconds=300)

@@ -23,6 +23,7 @@ import pytest
 from orrery.local import Stack, StackInfo, processes
 from orrery.local.layout import Layout
 from orrery.local.ports import find_free
+from orrery.local.stack import Role
 from support import trial
 from support.airflow import Airflow
 
@@ -99,15 +100,21 @@ class Live:
         """A client of the stack's Airflow."""
         return Airflow(self.info.url, self.info.username, self.info.password)
 
-    def connect(self) -> closing[Any]:
-        """A connection to the warehouse with dbt's role, in autocommit mode."""
-        link = psycopg2.connect(self.stack.warehouse_dsn("transformer"))
+    @property
+    def warehouse(self) -> dict[str, str]:
+        """libpq URLs of the warehouse by role."""
+        roles: tuple[Role, ...] = ("loader", "transformer")
+        return {role: self.stack.warehouse_dsn(role) for role in roles}
+
+    def connect(self, role: str = "transformer") -> closing[Any]:
+        """A connection to the warehouse, by default with dbt's role, in autocommit mode."""
+        link = psycopg2.connect(self.warehouse[role])
         link.autocommit = True
         return closing(link)
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, role: str = "transformer") -> list[tuple[Any, ...]]:
         """The rows of a query to the warehouse."""
-        with self.connect() as link, link.cursor() as cursor:
+        with self.connect(role) as link, link.cursor() as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall()) if cursor.description else []
 

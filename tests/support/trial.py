@@ -240,6 +240,8 @@ def make(root: Path) -> None:
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
+    (root / "tests").mkdir()
+    (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
     files = _FILES | _FAULTS | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
     for name, text in files.items():
         path = root / "dbt" / name
