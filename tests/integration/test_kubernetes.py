@@ -389,6 +389,21 @@ def test_a_pod_that_outlives_its_deadline(cluster: KubernetesServer, write_proje
         again.trigger_reentry(context_of(again), event)
 
 
+@pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
+def test_a_template_that_is_broken_by_now_keeps_no_pod(
+    cluster: KubernetesServer, write_project: WriteProject, block: dict[str, Any]
+) -> None:
+    name = "spark.yaml.j2" if "application" in block else "job.yaml.j2"
+    project = write_project({"include/templates/own.yaml.j2": (SHIPPED / name).read_text()})
+    trigger = submit(task("held", **block, template="own.yaml.j2"))
+    (project.template_dir / "own.yaml.j2").write_text("{{ nothing }}")
+    again = task("held", **block, template="own.yaml.j2")
+    event = {"status": "timeout", "namespace": "default", "name": trigger.pod_name, "message": "too late"}
+    with pytest.raises(AirflowException, match="did not end within its timeout of 1:00:00; it is deleted"):
+        again.trigger_reentry(context_of(again), event)
+    check_nothing_left(cluster)
+
+
 def test_a_driver_that_cannot_start_is_not_left_waiting(cluster: KubernetesServer) -> None:
     operator = task("none", application="local:///load.py", image="example/none:1")
     with pytest.raises(AirflowException, match="did not run to its end: ErrImagePull") as caught:

@@ -25,8 +25,8 @@ from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
-from orrery.ingest.pods import UnavailableError, failure, refused, staying, unknown_keys
-from orrery.ingest.spark_trigger import DRIVER, SparkTrigger
+from orrery.ingest.pods import UnavailableError, failure, in_words, staying, unknown_keys
+from orrery.ingest.spark_trigger import DRIVER, GROUP, VERSION, SparkTrigger
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class KubernetesOperator(KubernetesPodOperator):
         """End the task when the triggerer says that the pod has ended, or that its time is over."""
         self._timed_out = event["status"] == "timeout"
         try:
-            self._prepare(self._rendered(context))
+            self._resume(event["namespace"])
             super().trigger_reentry(context, event)
         except _ERRORS as error:
             self._fail(context, error)
@@ -131,6 +131,9 @@ class KubernetesOperator(KubernetesPodOperator):
         """Take over what the template has made."""
         raise NotImplementedError
 
+    def _resume(self, namespace: str) -> None:
+        """Get ready to end what runs in a namespace; a template that is broken by now is no obstacle."""
+
     def _rendered(self, context: Context) -> dict[str, Any]:
         """The object of the template, with the names and labels of this task."""
         ti = context["ti"]
@@ -146,23 +149,12 @@ class KubernetesOperator(KubernetesPodOperator):
 
     def _fail(self, context: Context, error: Exception) -> NoReturn:
         """End the task with `error`, in words for users."""
-        told = self._told(error)
+        told = in_words(error, self.settings.connection)
         context["ti"].xcom_push(key=RESULT_KEY, value=refusal(told))
         if isinstance(told, AirflowException):
             raise told
         again = isinstance(told, UnavailableError)
         raise (AirflowException if again else AirflowFailException)(str(told)) from error
-
-    def _told(self, error: Exception) -> Exception:
-        connection = self.settings.connection
-        if isinstance(error, ApiException):
-            return refused(error, connection)
-        if isinstance(error, ConfigException):
-            return IngestError(f"The connection {connection!r} leads to no cluster: {error}")
-        if isinstance(error, HTTPError):
-            why = getattr(error, "reason", None) or error
-            return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {why}")
-        return error
 
 
 class JobOperator(KubernetesOperator):
@@ -216,6 +208,15 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
         self.template_spec = manifest
         given = KubernetesHook(conn_id=self.settings.connection).get_namespace()
         self.namespace = self.settings.namespace or given or self._incluster_namespace or "default"
+
+    def _resume(self, namespace: str) -> None:
+        # Enough for the provider to delete the application.
+        self.template_spec = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "SparkApplication",
+            "spec": {"driver": {}, "executor": {}},
+        }
+        self.namespace = namespace
 
     def _submit(self, context: Context) -> None:
         try:

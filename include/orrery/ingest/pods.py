@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
 from orrery.ingest.errors import IngestError
@@ -19,6 +20,18 @@ _FINAL = (400, 401, 403, 404, 405, 422)
 
 class UnavailableError(IngestError):
     """The cluster cannot answer now; another try may help."""
+
+
+def in_words(error: Exception, connection: str) -> Exception:
+    """`error`, or an IngestError for what the client of the cluster of `connection` raises."""
+    if isinstance(error, ApiException):
+        return refused(error, connection)
+    if isinstance(error, ConfigException):
+        return IngestError(f"The connection {connection!r} leads to no cluster: {error}")
+    if isinstance(error, HTTPError):
+        why = getattr(error, "reason", None) or error
+        return UnavailableError(f"The cluster of the connection {connection!r} does not answer: {why}")
+    return error
 
 
 def refused(error: ApiException, connection: str) -> IngestError:
