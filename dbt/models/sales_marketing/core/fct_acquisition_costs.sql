@@ -80,7 +80,8 @@ select
     spend_amount,
     cast(new_customer_count as {{ dbt.type_int() }}) as new_customer_count,
     won_amount,
-    round(spend_amount / nullif(new_customer_count, 0), 2) as cost_per_customer_amount,
+    cast(round(spend_amount / nullif(new_customer_count, 0), 2) as numeric(28, 2))
+        as cost_per_customer_amount,
 
     ---------- dates
     acquisition_month

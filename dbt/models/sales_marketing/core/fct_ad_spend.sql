@@ -38,7 +38,8 @@ select
     impression_count,
     click_count,
     spend_amount,
-    round(spend_amount / nullif(click_count, 0), 2) as cost_per_click_amount,
+    cast(round(spend_amount / nullif(click_count, 0), 2) as numeric(28, 2))
+        as cost_per_click_amount,
 
     ---------- dates
     spend_date,

@@ -40,7 +40,7 @@ shared as (
     select
 
         *,
-        round(won_amount / touch_count, 2) as share_amount
+        cast(round(won_amount / touch_count, 2) as numeric(28, 2)) as share_amount
 
     from joined
 

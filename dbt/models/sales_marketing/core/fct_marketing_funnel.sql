@@ -105,9 +105,8 @@ select
     cast(engaged_count as {{ dbt.type_int() }}) as engaged_count,
     cast(opportunity_count as {{ dbt.type_int() }}) as opportunity_count,
     cast(customer_count as {{ dbt.type_int() }}) as customer_count,
-    round(
-        cast(100 * customer_count as {{ dbt.type_numeric() }}) / contact_count, 2
-    ) as customer_percent,
+    cast(round(100.0 * customer_count / contact_count, 2) as numeric(28, 2))
+        as customer_percent,
 
     ---------- dates
     cohort_month

@@ -86,9 +86,8 @@ select
     lost_amount,
     cast(open_count as {{ dbt.type_int() }}) as open_count,
     open_amount,
-    round(
-        cast(100 * won_count as {{ dbt.type_numeric() }}) / nullif(won_count + lost_count, 0), 2
-    ) as win_percent,
+    cast(round(100.0 * won_count / nullif(won_count + lost_count, 0), 2) as numeric(28, 2))
+        as win_percent,
 
     ---------- dates
     pipeline_month
