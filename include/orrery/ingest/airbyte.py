@@ -164,6 +164,8 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
     somebody ends the task.
     """
 
+    _hook: AirbyteHook | None = None
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, arguments = super().serialize()
         return f"{__name__}.{type(self).__name__}", arguments
@@ -182,7 +184,13 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
         await asyncio.to_thread(lambda: AirbyteHook(self.conn_id).cancel_job(self.job_id))
 
     def _status(self) -> str:
-        return AirbyteHook(self.conn_id).get_job_status(self.job_id)
+        self._hook = self._hook or AirbyteHook(self.conn_id)
+        try:
+            return str(self._hook.get_job_details(self.job_id).status.value)
+        except AirflowException:
+            # The connection may be another one when it is asked for again.
+            self._hook = None
+            raise
 
 
 def _summary(job: Any) -> dict[str, Any]:
