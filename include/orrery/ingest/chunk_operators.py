@@ -58,8 +58,8 @@ class StageChunkOperator(FilesOperator):
 
     @property
     def chunk_label(self) -> str:
-        """The name of the task instance."""
-        return f"{self.chunk['file'].rpartition('/')[2]} {self.chunk['number']}/{self.chunk['of']}"
+        """The name of the task instance; Airflow keeps 250 characters."""
+        return f"{self.chunk['file'].rpartition('/')[2][-200:]} {self.chunk['number']}/{self.chunk['of']}"
 
     def execute(self, context: Context) -> None:
         """Stage; a file that cannot be read is left to the task that loads it, which tells why."""

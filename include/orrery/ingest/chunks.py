@@ -46,11 +46,6 @@ class Chunk:
     line: int
     content_hash: str | None
 
-    @property
-    def label(self) -> str:
-        """The chunk in words."""
-        return f"{self.file} {self.number}/{self.of}"
-
 
 @dataclass(frozen=True)
 class _Table:
