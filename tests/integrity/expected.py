@@ -58,6 +58,12 @@ class _Expected:
             for model in test["depends_on"]["nodes"]
             if model in self.nodes
         }
+        self.exposures = {
+            uid: set(exposure["depends_on"]["nodes"])
+            for uid, exposure in manifest["exposures"].items()
+            if exposure["config"].get("meta", {}).get("orrery")
+            and self.nodes.keys() >= set(exposure["depends_on"]["nodes"])
+        }
         self.parents = {uid: self._parents(uid) for uid in self.nodes}
 
     def _parents(self, uid: str) -> set[str]:
@@ -89,17 +95,48 @@ class _Expected:
     def ingest(self, uid: str) -> set[str]:
         """The task that brings data into a source, if one is asked for."""
         node = self.nodes[uid]
-        asked = node["resource_type"] == "source" and node["config"]["meta"].get("orrery", {}).get("ingest")
-        return {f"ingest.{node['source_name']}__{node['name']}"} if asked else set()
+        meta = node["config"]["meta"].get("orrery", {}) if node["resource_type"] == "source" else {}
+        if not meta.get("ingest"):
+            return set()
+        # What is said of the source as a whole is one task, but each table has files of its own.
+        shared = meta == node.get("source_meta", {}).get("orrery")
+        table = "" if shared and "files" not in self.steps(uid)[-1] else f"__{node['name']}"
+        return {f"ingest.{node['source_name']}{table}"}
+
+    def steps(self, uid: str) -> list[dict[str, Any]]:
+        """The blocks that fill a source."""
+        block = self.nodes[uid]["config"]["meta"]["orrery"]["ingest"]
+        return block if isinstance(block, list) else [block]
 
     def ingestion(self, uid: str) -> Graph:
-        """The tasks of an ingestion: those that cut and stage big files come first, where there are any."""
+        """The tasks of an ingestion: other steps, and those that cut and stage big files, come first."""
         graph: Graph = {task: set() for task in self.ingest(uid)}
         for task in list(graph):
-            if "chunk_size" in self.nodes[uid]["config"]["meta"]["orrery"]["ingest"]:
+            *others, last = self.steps(uid)
+            before: set[str] = set()
+            for step in others:
+                (kind,) = step.keys() & {"transfer"}
+                graph[f"{task}__{kind}"] = before
+                before = {f"{task}__{kind}"}
+            graph[task] = before
+            if "chunk_size" in last:
                 split, chunks = f"{task}__split", f"{task}__chunks"
-                graph |= {split: set(), chunks: {split}, task: {chunks}}
+                graph |= {split: before, chunks: {split}, task: {chunks}}
         return graph
+
+    def add_exposures(self, graph: Graph) -> None:
+        """What an exposure runs comes after its models, and after the tests of nothing but these and above."""
+        for uid, models in self.exposures.items():
+            above = models.union(*(self.ancestors(model) for model in models))
+            tests = {
+                self.test_task(test)
+                for test, tested in self.tests.items()
+                if models & set(tested) and above >= set(tested)
+            }
+            graph[f"exposures.{uid.split('.')[2]}"] = self.tasks(models) | (tests & graph.keys())
+
+    def ancestors(self, uid: str) -> set[str]:
+        return self.parents[uid].union(*(self.ancestors(parent) for parent in self.parents[uid]))
 
     def before(self, uid: str) -> set[str]:
         """The tasks that the task of a node waits for, but for tests."""
@@ -147,6 +184,7 @@ class _Expected:
         for uid in self.nodes:
             graph |= self.ingestion(uid)
         if mode == "off":
+            self.add_exposures(graph)
             return graph
         last = graph.keys() - set().union(*graph.values())
         for test, tested in self.tests.items():
@@ -155,6 +193,7 @@ class _Expected:
             if mode == "gate" or task.startswith("source_tests."):
                 for node_task in self.first_tasks(self.gated(tested)):
                     graph[node_task] |= {task}
+        self.add_exposures(graph)
         self.add_unit_tests(graph, mode)
         if mode == "end":
             for task in graph:
