@@ -312,6 +312,25 @@ def test_a_cleared_task_ends_its_pod(cluster: KubernetesServer, block: dict[str,
 
 
 @pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
+def test_a_triggerer_in_a_hurry_ends_the_pod_all_the_same(
+    cluster: KubernetesServer, block: dict[str, Any]
+) -> None:
+    trigger = submit(task("held", **block))
+    wait_for("the process works", lambda: holding(cluster))
+
+    async def hurry() -> None:
+        killing = asyncio.ensure_future(trigger.on_kill())
+        await asyncio.sleep(0)
+        killing.cancel()
+        deadline = time.monotonic() + 10
+        while (cluster.pods or cluster.applications) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    asyncio.run(hurry())
+    check_nothing_left(cluster)
+
+
+@pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
 def test_a_worker_that_is_stopped_ends_its_pod(cluster: KubernetesServer, block: dict[str, Any]) -> None:
     operator = task("held", **block)
     submit(operator)

@@ -389,7 +389,8 @@ def test_events_come_in_one_by_one_or_all_at_once(live: Live, booking_run: Done)
             by_object = contents(live)
             assert len(by_object["raw_events"]) == 2_035
             trained = count(live, "dev_core.model_runs")
-            assert trained == 2
+            # From one object there is too little to learn.
+            assert trained == 1
 
             integration = live.orrery("run", "events_integration", "--uri", f"s3://{INBOX}/incoming/{first}")
             assert integration.code == 0, integration.output

@@ -125,7 +125,7 @@ class _Expected:
         return graph
 
     def add_exposures(self, graph: Graph) -> None:
-        """What an exposure runs comes after its models, and after the tests of nothing but these and above."""
+        """What an exposure runs comes after its models and the tests of nothing but these and above."""
         for uid, models in self.exposures.items():
             above = models.union(*(self.ancestors(model) for model in models))
             tests = {

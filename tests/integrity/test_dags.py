@@ -87,6 +87,7 @@ def test_the_trigger_form(shipped: Any) -> None:
         "vars": None,
         "skip_stages": [],
         "threads": None,
+        "uri": None,
     }
     # What the form offers is what a run understands.
     assert tuple(params) == OPTIONS

@@ -25,8 +25,8 @@ from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
+from orrery.ingest.pod_trigger import DRIVER, GROUP, VERSION, PodTrigger, SparkTrigger
 from orrery.ingest.pods import UnavailableError, failure, in_words, staying, unknown_keys
-from orrery.ingest.spark_trigger import DRIVER, GROUP, VERSION, SparkTrigger
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class KubernetesOperator(KubernetesPodOperator):
     # The block is dbt's; Airflow's own Jinja has no part in it.
     template_fields = ()
     ui_color = "#f5e6cc"
+    trigger_class: type[PodTrigger] = PodTrigger
 
     def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
         block: Any = work.block
@@ -64,6 +65,7 @@ class KubernetesOperator(KubernetesPodOperator):
                 "kubernetes_conn_id": self.settings.connection,
                 "deferrable": True,
                 "startup_timeout_seconds": STARTUP_SECONDS,
+                "schedule_timeout_seconds": STARTUP_SECONDS,
                 "startup_check_interval_seconds": STARTUP_CHECK_SECONDS,
                 "poll_interval": POLL_SECONDS,
                 "logging_interval": LOG_SECONDS,
@@ -123,6 +125,11 @@ class KubernetesOperator(KubernetesPodOperator):
             super().cleanup(pod, remote_pod, xcom_result, context)
         except AirflowException:
             raise AirflowException(what) from None
+
+    def defer(self, *, trigger: Any, **kwargs: Any) -> NoReturn:
+        """Wait with a trigger of ours in place of the provider's."""
+        _, arguments = trigger.serialize()
+        super().defer(trigger=self.trigger_class(**arguments), **kwargs)
 
     def _submit(self, context: Context) -> None:
         super().execute(context)
@@ -198,6 +205,7 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
     """
 
     custom_operator_name = "spark"
+    trigger_class = SparkTrigger
 
     @property
     def custom_obj_api(self) -> CustomObjectsApi:
@@ -228,11 +236,6 @@ class SparkOperator(KubernetesOperator, SparkKubernetesOperator):  # type: ignor
             if why:
                 raise AirflowException(why) from error
             raise
-
-    def defer(self, *, trigger: Any, **kwargs: Any) -> NoReturn:
-        """Wait with the trigger that knows of the application."""
-        _, arguments = trigger.serialize()
-        super().defer(trigger=SparkTrigger(**arguments), **kwargs)
 
     def find_spark_job(self, context: Context, exclude_checked: bool = True) -> Any:
         """The driver that an earlier try has started, unless it is about to go."""

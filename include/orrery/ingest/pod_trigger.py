@@ -1,7 +1,8 @@
-"""Waits for Spark applications without a worker."""
+"""Waits for pods and Spark applications without a worker, and ends them when a user ends their task."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
@@ -9,22 +10,37 @@ from kubernetes_asyncio.client import ApiException, CustomObjectsApi
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
 DRIVER = "-driver"
+# Tasks that nobody refers to would be collected while they run.
+_ending: set[asyncio.Future[None]] = set()
 
 
-class SparkTrigger(KubernetesPodTrigger):
-    """Waits for the driver; when a user ends the task, the application goes, not the driver alone.
-
-    Its parameters are the provider's.
-    """
+class PodTrigger(KubernetesPodTrigger):
+    """Waits for a pod; its parameters are the provider's."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, arguments = super().serialize()
         return f"{__name__}.{type(self).__name__}", arguments
 
     async def on_kill(self) -> None:
+        # Airflow cancels a trigger again every second until it is gone, and so would cancel this.
+        ending = asyncio.ensure_future(self._end())
+        _ending.add(ending)
+        ending.add_done_callback(_ending.discard)
+        await asyncio.shield(ending)
+
+    async def _end(self) -> None:
         await super().on_kill()
-        if self._fired_event:
-            return
+
+
+class SparkTrigger(PodTrigger):
+    """Waits for the driver of a Spark application, and ends the application."""
+
+    async def _end(self) -> None:
+        if not self._fired_event:
+            await self._delete_application()
+        await super()._end()
+
+    async def _delete_application(self) -> None:
         name = self.pod_name.removesuffix(DRIVER)
         async with self.hook.get_conn() as connection:
             try:
