@@ -78,7 +78,7 @@ def test_a_connection_that_is_not_there_is_named(live: Live, booking_run: Done) 
     failed = live.orrery("run", "trial_exposed")
     assert failed.code == 1
     assert "Airflow has no connection 'trial_service'." in failed.output
-    assert "Set AIRFLOW_CONN_TRIAL_SERVICE=http://" in failed.output
+    assert "Set AIRFLOW_CONN_TRIAL_SERVICE='http://" in failed.output
 
 
 def test_a_run_for_one_object_brings_in_no_other(live: Live, booking_run: Done) -> None:

@@ -26,7 +26,10 @@ def stand_ins(pipeline: str, project: Project, api: AirflowApi, console: Console
     Raises OrreryError for a pipeline that has none, and when a connection would be replaced that is not
     a stand-in's.
     """
-    sys.path.append(str(project.root / "tests"))
+    tests = project.root / "tests"
+    if not (tests / "services").is_dir():
+        raise OrreryError("The stand-ins are not here: they are in tests/services of Orrery's repository.")
+    sys.path.append(str(tests))
     serve = importlib.import_module("services.stand_ins").serve
     stack = Stack(project.root)
     roles: tuple[Role, ...] = ("loader", "transformer")

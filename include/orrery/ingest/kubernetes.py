@@ -32,7 +32,7 @@ from orrery.plan.model import Work
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-EXAMPLE = "'kubernetes://?kube_config_path=/path/to/kubeconfig'"
+EXAMPLE = "kubernetes://?kube_config_path=/path/to/kubeconfig"
 # Images can be large, and clusters that grow need time for a new machine.
 STARTUP_SECONDS = 600
 STARTUP_CHECK_SECONDS = 2

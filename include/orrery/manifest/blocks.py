@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from orrery.config.block import Block
 from orrery.config.document import Document, Location, read_document
 from orrery.config.errors import ConfigError, Problem, suggest
+from orrery.config.kubernetes import JobIngest, SparkIngest
 from orrery.config.loader import validate
 from orrery.config.project import Project
+from orrery.config.templates import check_template
 
 Resource = dict[str, Any]
 Meta = TypeVar("Meta", bound=Block)
@@ -28,6 +30,7 @@ class BlockReader:
     def __init__(
         self, project: Project, resource: Resource, section: str, name: str, table: str | None = None
     ) -> None:
+        self._project = project
         path = project.dbt_dir / resource["original_file_path"]
         self._document, self._at = _place(path, project.relative(path), section, name, table)
 
@@ -59,8 +62,13 @@ class BlockReader:
         raise ConfigError([self.problem(at, f"the {noun} block {what}", fix)])
 
     def block(self, content: Resource, at: Location, model: type[Meta]) -> Meta:
-        """A block as its model; raises ConfigError."""
-        return validate(model, self._document, (*self._at, *at), content)
+        """A block as its model; raises ConfigError, also for a template that cannot be rendered."""
+        block = validate(model, self._document, (*self._at, *at), content)
+        if isinstance(block, JobIngest):
+            check_template(self._project, block.job)
+        elif isinstance(block, SparkIngest):
+            check_template(self._project, block.spark)
+        return block
 
     def problem(self, at: Location, what: str, fix: str, *, at_value: bool = False) -> Problem:
         """A problem at a place below `orrery`."""
