@@ -74,3 +74,15 @@ def write_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteProje
         return Project(root)
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_dbt() -> None:
+    """Keep dbt from looking through the whole call stack of pytest for each flag of each command.
+
+    It asks there which module a flag comes from, for a message that no test reads; below pytest that takes
+    longer than the commands themselves.
+    """
+    from dbt_common.behavior_flags import BehaviorFlagRendered
+
+    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")
