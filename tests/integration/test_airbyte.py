@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from airflow.exceptions import TaskDeferred
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -20,33 +17,17 @@ from orrery.config.airbyte import Airbyte
 from orrery.execute.results import RESULT_KEY
 from orrery.ingest import airbyte as module
 from orrery.ingest.airbyte import AirbyteJobTrigger, AirbyteOperator
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
 from services.airbyte import AirbyteServer
 from support.stores import Task, connect, context
-from support.warehouse import postgres
+from support.warehouse import query
 
 pytestmark = pytest.mark.integration
 CUSTOMERS = "id,name,joined\n1,Ada,2026-01-31\n2,,2026-02-01\n"
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URI of a PostgreSQL with a schema `landing`."""
-    with tempfile.TemporaryDirectory(prefix="orrery-airbyte-") as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder, "postgres")) as uri:
-            query(uri, "create schema landing")
-            yield uri
-
-
-def query(uri: str, sql: str) -> list[tuple[Any, ...]]:
-    with closing(psycopg2.connect(uri)) as link, link, link.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall()) if cursor.description else []
-
-
 @pytest.fixture
-def server(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AirbyteServer]:
+def server(landing_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AirbyteServer]:
     """An Airbyte with the connections `crm` and `ads`, which Airflow knows."""
     for name in ("crm", "ads"):
         (tmp_path / name).mkdir()
@@ -55,15 +36,14 @@ def server(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         json.dumps({"customers": {"id": "bigint", "joined": "date"}})
     )
     folders = {name: tmp_path / name for name in ("crm", "ads")}
-    with AirbyteServer(folders, dsn=database, credentials=("me", "se-cret")) as made:
+    with AirbyteServer(folders, dsn=landing_uri, credentials=("me", "se-cret")) as made:
         connect(monkeypatch, made.connections())
         yield made
 
 
 def operator(name: str = "crm", **more: Any) -> AirbyteOperator:
     spec = Airbyte.model_validate({"airbyte": name, "poll": "0.01s", **more})
-    ingestion = Ingestion(spec, "crm", "landing", "crm", {})  # type: ignore[arg-type]
-    return AirbyteOperator(task_id="crm", stage="ingest", nodes=(), ingestion=ingestion)
+    return AirbyteOperator(task_id="crm", stage="ingest", nodes=(), work=Work("airbyte", spec, "crm"))
 
 
 def begin(task: Task, made: AirbyteOperator) -> AirbyteJobTrigger:
@@ -90,13 +70,13 @@ def run(made: AirbyteOperator | None = None) -> Task:
     return task
 
 
-def test_a_sync_fills_its_tables(server: AirbyteServer, database: str) -> None:
+def test_a_sync_fills_its_tables(server: AirbyteServer, landing_uri: str) -> None:
     for number in (1, 2):
         task = run()
         assert task.xcoms[RESULT_KEY]["message"] == f"Airbyte's job {number}: 2 rows"
         assert task.xcoms[RESULT_KEY]["rows_affected"] == 2
         assert query(
-            database,
+            landing_uri,
             "select id + 1, name, joined - date '2026-01-31', _airbyte_generation_id,"
             " _airbyte_meta ->> 'changes' from landing.customers"
             " where _airbyte_extracted_at <= now() order by id",

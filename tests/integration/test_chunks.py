@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskDeferred
 
+from orrery.execute.options import RunOptions
 from orrery.ingest.chunk_operators import MergeChunksOperator, SplitFilesOperator, StageChunkOperator
 from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.operator import FilesOperator
 from orrery.ingest.split import MOST_CHUNKS
-from orrery.plan.model import Ingestion
+from orrery.plan.model import Work
 from support.hostile import CASES, KEYED, PAIR, Case
-from support.warehouse import Warehouse, postgres
+from support.warehouse import Warehouse
 
 pytestmark = pytest.mark.integration
 
@@ -36,22 +36,13 @@ LOADED = (
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URI of a PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="orrery-chunks-") as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder, "postgres")) as uri:
-            yield uri
-
-
 @pytest.fixture
-def make(server: str, tmp_path: Path) -> Iterator[Callable[[str], Warehouse]]:
+def make(postgres_uri: str, tmp_path: Path) -> Iterator[Callable[[str], Warehouse]]:
     """Makes empty schemas, each with a landing zone of its own unless they have the same folder."""
     made: list[Warehouse] = []
 
     def make(name: str) -> Warehouse:
-        warehouse = Warehouse(server, f"{name}_{tmp_path.name}", tmp_path / name)
+        warehouse = Warehouse(postgres_uri, f"{name}_{tmp_path.name}", tmp_path / name)
         warehouse.columns = PAIR
         warehouse.query(f'create schema "{warehouse.schema}"')
         made.append(warehouse)
@@ -413,12 +404,12 @@ Run = Callable[..., tuple[Any, dict[str, Any]]]
 def run(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Does what a task does behind the check of the run's choices; returns what it returns and tells."""
     monkeypatch.setattr("orrery.ingest.warehouse.connect", warehouse.connect)
-    monkeypatch.setattr("orrery.ingest.operator.check_choices", lambda *_: None)
+    monkeypatch.setattr("orrery.ingest.operator.check_choices", lambda *_: RunOptions())
     warehouse.block |= {"landing_zone": warehouse.zone.uri, "settle": 0}
 
     def run(operator: type[FilesOperator], **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        ingestion = Ingestion(warehouse.spec, "trial.events", warehouse.schema, "events", warehouse.columns)
-        task = operator(task_id="x", stage="ingest", nodes=(), ingestion=ingestion, **arguments)
+        work = Work("files", warehouse.spec, "trial.events", warehouse.schema, "events", warehouse.columns)
+        task = operator(task_id="x", stage="ingest", nodes=(), work=work, **arguments)
         # Outside of a task runner Airflow would warn.
         context: Any = {"ti": (ti := TaskInstance())}
         returned = type(task).execute.__wrapped__(task, context)  # type: ignore[attr-defined]

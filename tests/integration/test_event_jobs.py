@@ -7,11 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import psycopg2
@@ -23,7 +21,7 @@ from orrery.config.ingest import Files
 from orrery.ingest.landing import LandingZone
 from orrery.ingest.load import Loader
 from orrery.ingest.target import Target
-from support.warehouse import postgres
+from support.warehouse import query
 
 pytestmark = pytest.mark.integration
 
@@ -37,19 +35,11 @@ ROWS = f"select {', '.join(COLUMNS)}, _source_file, _source_id, _row_number from
 
 
 @pytest.fixture(scope="module")
-def uri() -> Iterator[str]:
-    """The URI of a PostgreSQL with a schema `landing`."""
-    with tempfile.TemporaryDirectory(prefix="orrery-jobs-") as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder, "postgres")) as server:
-            query(server, "create schema landing; create schema marts")
-            yield server
-
-
-def query(uri: str, sql: str) -> list[tuple[Any, ...]]:
-    with closing(psycopg2.connect(uri)) as link, link, link.cursor() as cursor:
-        cursor.execute(sql)
-        return cursor.fetchall() if cursor.description else []
+def uri(landing_uri: str) -> Iterator[str]:
+    """The URI of a PostgreSQL with the schemas `landing` and `marts`."""
+    query(landing_uri, "create schema marts")
+    yield landing_uri
+    query(landing_uri, "drop schema marts cascade")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,24 +29,15 @@ from orrery.ingest.load import Loader
 from orrery.ingest.records import Dialect, Records
 from orrery.ingest.target import Target
 from support.hostile import CASES, KEYED, PAIR, Case
-from support.warehouse import Warehouse, postgres
+from support.warehouse import Warehouse
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The URI of a PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="orrery-files-") as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder, "postgres")) as uri:
-            yield uri
-
-
 @pytest.fixture
-def warehouse(server: str, tmp_path: Path) -> Iterator[Warehouse]:
+def warehouse(postgres_uri: str, tmp_path: Path) -> Iterator[Warehouse]:
     """An empty schema and an empty landing zone."""
-    made = Warehouse(server, f"landing_{tmp_path.name}", tmp_path / "zone")
+    made = Warehouse(postgres_uri, f"landing_{tmp_path.name}", tmp_path / "zone")
     made.columns = PAIR
     made.query(f'create schema "{made.schema}"')
     yield made

