@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from importlib import import_module
 from typing import Any
 
 from airflow.sdk import (
     DAG,
-    Asset,
-    AssetAll,
-    AssetAny,
-    AssetWatcher,
     BaseOperator,
-    Param,
     TaskGroup,
     TriggerRule,
 )
@@ -22,40 +16,22 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import BUILD, FINISHED, INGEST, After, Pipeline
+from orrery.config.pipeline import BUILD, FINISHED, INGEST, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
-from orrery.execute.options import (
-    EXCLUDE,
-    FULL_REFRESH,
-    MAX_THREADS,
-    SELECT,
-    SKIP_STAGES,
-    THREADS,
-    URI,
-    VARS,
-)
 from orrery.execute.profile import profile_config
 from orrery.manifest.store import ManifestStore
-from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan, Work
+from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
+from orrery.render.form import form_of
+from orrery.render.schedule import asset_of, schedule_of
+from orrery.render.work import work_operator
 
 # The operators of nodes by `execute`.
 NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
     "build": BuiltNodeOperator,
     "per_model": PerModelOperator,
-}
-# The operators of work beside dbt by its kind; imported when a pipeline has such work, for some of them bring
-# the library of a provider with them.
-WORK_OPERATORS = {
-    "files": "orrery.ingest.operator.IngestFilesOperator",
-    "airbyte": "orrery.ingest.airbyte.AirbyteOperator",
-    "transfer": "orrery.ingest.transfer.TransferOperator",
-    "job": "orrery.ingest.kubernetes.JobOperator",
-    "spark": "orrery.ingest.kubernetes.SparkOperator",
-    "http": "orrery.ingest.exposure.HttpOperator",
-    "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
 # Tasks of a build take no worker, but each running one counts against its DAG.
 MAX_ACTIVE_TASKS = 1000
@@ -72,7 +48,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         dag_id=plan.name,
         description=config.description.strip().partition("\n")[0] or None,
         doc_md=f"{config.description}\n\nDefined in `{plan.file}`.",
-        schedule=_schedule(plan, project),
+        schedule=schedule_of(plan, project),
         start_date=datetime.combine(config.start_date, time(), UTC) if config.start_date else None,
         catchup=config.catchup,
         max_active_runs=config.max_active_runs,
@@ -90,56 +66,8 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
     if announced:
         builder.announce()
     # Only now: every task that is made while its DAG has params gets a deep copy of them.
-    dag.params.update(_params(plan))
+    dag.params.update(form_of(plan))
     return dag
-
-
-def _work_operator(work: Work) -> type[BaseOperator]:
-    module, _, name = WORK_OPERATORS[work.kind].rpartition(".")
-    operator: type[BaseOperator] = getattr(import_module(module), name)
-    return operator
-
-
-def _is_resumed(work: Work) -> bool:
-    """Whether a task waits in the triggerer, and does no harm when it comes twice.
-
-    Airflow fails such a task when it is resumed before the end of its first worker was noticed, which a
-    busy scheduler does late.
-    """
-    waits = work.kind == "files" and work.block.if_missing == "wait"
-    return waits or work.kind in ("airbyte", "job", "spark")
-
-
-def asset_of(pipeline: str) -> Asset:
-    """The asset that a pipeline updates when it has succeeded."""
-    return Asset(name=f"orrery_{pipeline}", uri=f"orrery://pipeline/{pipeline}")
-
-
-def _schedule(plan: PipelinePlan, project: Project) -> Any:
-    config = plan.config
-    if isinstance(config.schedule, After):
-        condition = AssetAny if config.schedule.when == "any" else AssetAll
-        return condition(*(asset_of(name) for name in config.schedule.after))
-    if config.on_files:
-        files = (task for task in plan.tasks.values() if task.work and task.work.kind == "files")
-        return AssetAny(
-            *(_landing_asset(task.work, project) for task in files if task.work and not task.step)
-        )
-    return config.schedule
-
-
-def _landing_asset(work: Work, project: Project) -> Asset:
-    """The asset that the arrival of files for a source updates."""
-    # Few pipelines need it, and every parse would pay for it.
-    from orrery.ingest.trigger import FilesArrivedTrigger
-
-    name = f"orrery_landing_{work.of}"
-    trigger = FilesArrivedTrigger.of(work.block, project)
-    return Asset(
-        name=name,
-        uri=f"orrery://landing/{work.of}",
-        watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)],
-    )
 
 
 def _default_args(config: Pipeline) -> dict[str, Any]:
@@ -147,57 +75,6 @@ def _default_args(config: Pipeline) -> dict[str, Any]:
     if config.pool and config.execute == "per_model":
         arguments["pool"] = config.pool
     return arguments
-
-
-def _params(plan: PipelinePlan) -> dict[str, Param]:
-    return {
-        SELECT: Param(
-            None,
-            type=["null", "string"],
-            title="Select",
-            description="Only these nodes of the pipeline, in dbt's selection syntax.",
-        ),
-        EXCLUDE: Param(
-            None,
-            type=["null", "string"],
-            title="Exclude",
-            description="All but these nodes of the pipeline, in dbt's selection syntax.",
-        ),
-        FULL_REFRESH: Param(
-            plan.config.full_refresh,
-            type="boolean",
-            title="Full refresh",
-            description="Rebuild incremental models and seeds from nothing (dbt --full-refresh).",
-        ),
-        VARS: Param(
-            None,
-            type=["null", "object"],
-            title="Vars",
-            description="dbt's --vars, as a JSON object.",
-        ),
-        SKIP_STAGES: Param(
-            [stage for stage in plan.config.skip_stages if stage in plan.stages],
-            type="array",
-            items={"type": "string", "enum": list(plan.stages)},
-            examples=list(plan.stages),
-            title="Stages to leave out",
-            description="Their tasks are skipped in this run; what comes after them runs.",
-        ),
-        THREADS: Param(
-            None,
-            type=["null", "integer"],
-            minimum=1,
-            maximum=MAX_THREADS,
-            title="Threads",
-            description="How many nodes dbt runs at once; by default what the profile says.",
-        ),
-        URI: Param(
-            None,
-            type=["null", "string"],
-            title="URI",
-            description="Only this object is brought in, such as s3://bucket/orders/1.csv.",
-        ),
-    }
 
 
 class _Builder:
@@ -303,18 +180,9 @@ class _Builder:
         operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
-        elif task.work and task.work.kind == "files" and task.work.block.chunk_size:
-            # Few pipelines need it.
-            from orrery.render.chunks import chunk_operator
-
-            operator = chunk_operator(task, self.tasks, arguments)
         elif task.work:
-            if _is_resumed(task.work):
-                arguments["retries"] = max(1, self.plan.config.retries)
-                arguments["retry_delay"] = BUILD_RETRY_DELAY
-            operator = _work_operator(task.work)(
-                stage=task.stage, nodes=task.nodes, work=task.work, **arguments
-            )
+            arguments["retries"] = self.plan.config.retries
+            operator = work_operator(task, task.work, self.tasks, arguments)
         else:
             operator = NODE_OPERATORS[self.plan.config.execute](
                 kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments

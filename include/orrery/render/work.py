@@ -1,0 +1,56 @@
+"""The operators of work beside dbt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+from orrery.plan.model import TaskPlan, Work
+
+# By the kind of work; imported when a pipeline has such work, for some of them bring
+# the library of a provider with them.
+_OPERATORS = {
+    "files": "orrery.ingest.operator.IngestFilesOperator",
+    "airbyte": "orrery.ingest.airbyte.AirbyteOperator",
+    "transfer": "orrery.ingest.transfer.TransferOperator",
+    "job": "orrery.ingest.kubernetes.JobOperator",
+    "spark": "orrery.ingest.kubernetes.SparkOperator",
+    "http": "orrery.ingest.exposure.HttpOperator",
+    "pipeline": "orrery.ingest.exposure.PipelineOperator",
+}
+_RETRY_DELAY = timedelta(seconds=5)
+
+
+def work_operator(
+    task: TaskPlan, work: Work, tasks: Mapping[str, BaseOperator | MappedOperator], arguments: dict[str, Any]
+) -> BaseOperator | MappedOperator:
+    """The operator of a task beside dbt.
+
+    :param tasks: the operators of the tasks before it
+    :param arguments: those of every operator
+    """
+    if _is_resumed(work):
+        arguments |= {"retries": max(1, arguments["retries"]), "retry_delay": _RETRY_DELAY}
+    if work.kind == "files" and work.block.chunk_size:
+        # Few pipelines need it.
+        from orrery.render.chunks import chunk_operator
+
+        return chunk_operator(task, tasks, arguments)
+    module, _, name = _OPERATORS[work.kind].rpartition(".")
+    operator: type[BaseOperator] = getattr(import_module(module), name)
+    return operator(stage=task.stage, nodes=task.nodes, work=work, **arguments)
+
+
+def _is_resumed(work: Work) -> bool:
+    """Whether a task waits in the triggerer, and does no harm when it comes twice.
+
+    Airflow fails such a task when it is resumed before the end of its first worker was noticed, which a
+    busy scheduler does late.
+    """
+    waits = work.kind == "files" and work.block.if_missing == "wait"
+    return waits or work.kind in ("airbyte", "job", "spark")
