@@ -19,7 +19,7 @@ def require(conn_id: str, example_uri: str) -> Connection:
     except AirflowNotFoundException:
         raise SetupError(
             f"Airflow has no connection {conn_id!r}.\n"
-            f"  Set AIRFLOW_CONN_{conn_id.upper()}='{example_uri}', or try the pipeline with stand-ins:"
-            " ./orrery run <pipeline> --stand-ins"
+            f"  Set AIRFLOW_CONN_{conn_id.upper()}='{example_uri}'\n"
+            "  or try the pipeline with stand-ins: ./orrery run <pipeline> --stand-ins"
         ) from None
     return found
