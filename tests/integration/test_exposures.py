@@ -82,22 +82,22 @@ def test_a_connection_that_is_not_there_is_named(live: Live, booking_run: Done) 
 
 
 def test_a_run_for_one_object_brings_in_no_other(live: Live, booking_run: Done) -> None:
-    landing = live.dbt / "landing" / "trial"
+    landing = live.dbt / "landing" / "objects"
     landing.mkdir(parents=True)
     try:
         for number in (1, 2):
             (landing / f"{number}.jsonl").write_text(f'{{"id": 90{number}}}\n')
-        done = live.orrery("run", "trial_landed", "--uri", f"file://{landing}/2.jsonl")
+        done = live.orrery("run", "trial_objects", "--uri", f"file://{landing}/2.jsonl")
         assert done.code == 0, done.output
-        assert live.query("select id from dev.trial_landed where id > 900") == [(902,)]
+        assert live.query("select id from dev.trial_objects") == [(902,)]
 
-        refused = live.orrery("run", "trial_landed", "--uri", "s3://elsewhere/2.jsonl")
+        refused = live.orrery("run", "trial_objects", "--uri", "s3://elsewhere/2.jsonl")
         assert refused.code == 1
         assert "no source of this pipeline takes s3://elsewhere/2.jsonl" in refused.output
-        assert f"{live.dbt}/landing/trial/*.jsonl" in refused.output
+        assert f"{live.dbt}/landing/objects/*.jsonl" in refused.output
 
-        missing = live.orrery("run", "trial_landed", "--uri", f"file://{landing}/3.jsonl")
+        missing = live.orrery("run", "trial_objects", "--uri", f"file://{landing}/3.jsonl")
         assert missing.code == 1
-        assert "There is no trial/3.jsonl in file://" in missing.output
+        assert "There is no objects/3.jsonl in file://" in missing.output
     finally:
         shutil.rmtree(landing)

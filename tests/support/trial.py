@@ -67,6 +67,22 @@ sources:
             data_type: bigint
 """,
     "models/trial/watched/trial_watched.sql": "select id from {{ source('trial_watching', 'watched') }}\n",
+    "models/trial/objects/trial_objects.yml": """\
+sources:
+  - name: trial_objects
+    schema: landing
+    tables:
+      - name: objects
+        identifier: trial_objects_landed
+        config:
+          meta:
+            orrery:
+              ingest: {files: "objects/*.jsonl", settle: 0s}
+        columns:
+          - name: id
+            data_type: bigint
+""",
+    "models/trial/objects/trial_objects.sql": "select id from {{ source('trial_objects', 'objects') }}\n",
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -227,6 +243,7 @@ PIPELINES = {
     },
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
+    "trial_objects": "select: path:models/trial/objects\n",
     "trial_exposed": "select: path:models/trial/exposed\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
