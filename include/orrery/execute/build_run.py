@@ -17,7 +17,8 @@ from orrery.config.pipeline import INGEST, TESTS
 from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
-from orrery.execute.collector import Collector, Line
+from orrery.execute.collector import Collector, Line, TaskRecord
+from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.options import RunOptions
@@ -69,6 +70,7 @@ class BuildRun:
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)
         self._dbt = Dbt(project, target_dir=self._folder, variables=options.variables)
+        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt)
         self._publisher: Publisher
         self._reporter: Reporter | None = None
         self._hooks: dict[str, Any] | None = None
@@ -105,8 +107,10 @@ class BuildRun:
             # Airflow may have forgotten this try; then the next one takes the tasks over.
             with suppress(Exception):
                 self._store.set(RELEASE, {})
+            self._ledger.write()
             raise
         self._publisher.close()
+        self._ledger.write()
         self._logs.upload()
         run_folder.tidy(self._folder)
         return Counter(str(state) for state in reporter.ended.values())
@@ -213,7 +217,7 @@ class BuildRun:
         self._begun = True
         result = self._dbt.run(
             ["build"],
-            Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell),
+            self._collector(tasks, reporter),
             **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
             **({"full_refresh": True} if self._options.full_refresh else {}),
             **self._threads,
@@ -223,7 +227,7 @@ class BuildRun:
         self._finish(tasks, reporter)
 
     def _check_freshness(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
-        collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
+        collector = self._collector(tasks, reporter)
         self._choose_hooks(first=False, last=False)
         result = self._dbt.run(
             ["source", "freshness"],
@@ -235,6 +239,15 @@ class BuildRun:
             raise result.exception
         collector.finish(read_results(self._folder))
         self._finish(tasks, reporter)
+
+    def _collector(self, tasks: list[TaskPlan], reporter: Reporter) -> Collector:
+        def ended(record: TaskRecord) -> None:
+            # What dbt cancels because the build is stopped, has no result.
+            if not (record.failed and reporter.stopping):
+                self._ledger.take(record, reporter.tries[record.task.task_id])
+            reporter.finished(record)
+
+        return Collector(tasks, started=reporter.started, ended=ended, told=_tell)
 
     def _finish(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
         """Say what becomes of tasks of which dbt has not told the end."""

@@ -30,6 +30,7 @@ class NodeRecord:
 
     start: str | None = None
     end: str | None = None
+    invocation_id: str | None = None
     result: NodeResult | None = None
     lines: list[Line] = field(default_factory=list)
 
@@ -118,8 +119,10 @@ class Collector:
                 if uid in self._records:
                     self._records[uid].nodes[uid].lines.append(line)
             if uid in self._records and name == "NodeStart":
+                self._records[uid].nodes[uid].invocation_id = info.invocation_id
                 self._start(uid)
             elif uid in self._records and name == "NodeFinished":
+                self._records[uid].nodes[uid].invocation_id = info.invocation_id
                 self._records[uid].nodes[uid].end = _now()
                 # How old a source is comes with the results of the whole command only.
                 if not uid.startswith("source."):
