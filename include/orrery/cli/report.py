@@ -61,7 +61,8 @@ def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) ->
     console.print(f"{pipeline}: last run {escape(last.run_id)}, started {started}", highlight=False)
     trend = f"{history.blocks(seconds)}  {seconds[-1]:.1f} s"
     if len(runs) > 1:
-        trend += f", median of {_runs(len(runs) - 1)} before {median(seconds[:-1]):.1f} s"
+        before = "the run before" if len(runs) == 2 else f"median of the {len(runs) - 1} runs before"
+        trend += f"; {before}: {median(seconds[:-1]):.1f} s"
     console.print(f"dbt's time: {trend}", highlight=False)
     _print(console, "Slowest nodes of the last run", _slowest(last))
     slower, rows, flaky = history.regressions(runs), history.row_changes(runs), history.flaky(runs)
@@ -70,7 +71,7 @@ def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) ->
     if rows:
         _print(console, "More or fewer rows than before", _changes(rows, "rows", "{:,.0f}"))
     if flaky:
-        _print(console, f"Flaky tests of the last {_runs(len(runs))}", _flaky(flaky))
+        _print(console, f"Flaky tests of the last {len(runs)} runs", _flaky(flaky))
     found = {"slower node": slower, "change of row counts": rows, "flaky test": flaky}
     missing = [f"no {name}" for name, those in found.items() if not those]
     if missing and len(runs) > 1:
@@ -142,7 +143,3 @@ def _table(*columns: str) -> Table:
 def _print(console: Console, title: str, table: Table) -> None:
     console.print(f"\n[bold]{title}[/]", highlight=False)
     console.print(table)
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

@@ -16,8 +16,8 @@ class NodeRun:
     """A row: what dbt last told of one node in one DAG run. The fields are the columns of the table.
 
     `status` is dbt's own word, `seconds` its execution time. `failures` are the rows that failed a test;
-    the bytes are what the adapter reports (BigQuery does, PostgreSQL does not). A node that dbt skipped
-    has no `started_at`. `try_number` is the try of the node's task.
+    the bytes are what the adapter reports (BigQuery does, PostgreSQL does not). `try_number` is the try of
+    the node's task.
     """
 
     pipeline: str
