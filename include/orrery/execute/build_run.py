@@ -17,7 +17,7 @@ from orrery.config.pipeline import INGEST, TESTS
 from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
-from orrery.execute.collector import Collector, Line, TaskRecord
+from orrery.execute.collector import Collector, Line
 from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
@@ -92,6 +92,7 @@ class BuildRun:
             self._publisher,
             logs=self._logs,
             dbt=self._dbt,
+            ledger=self._ledger,
             descent=self._descent,
             left=left,
             stale=self._plan.config.stale,
@@ -217,7 +218,7 @@ class BuildRun:
         self._begun = True
         result = self._dbt.run(
             ["build"],
-            self._collector(tasks, reporter),
+            Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell),
             **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
             **({"full_refresh": True} if self._options.full_refresh else {}),
             **self._threads,
@@ -227,7 +228,7 @@ class BuildRun:
         self._finish(tasks, reporter)
 
     def _check_freshness(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
-        collector = self._collector(tasks, reporter)
+        collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
         self._choose_hooks(first=False, last=False)
         result = self._dbt.run(
             ["source", "freshness"],
@@ -239,15 +240,6 @@ class BuildRun:
             raise result.exception
         collector.finish(read_results(self._folder))
         self._finish(tasks, reporter)
-
-    def _collector(self, tasks: list[TaskPlan], reporter: Reporter) -> Collector:
-        def ended(record: TaskRecord) -> None:
-            # What dbt cancels because the build is stopped, has no result.
-            if not (record.failed and reporter.stopping):
-                self._ledger.take(record, reporter.tries[record.task.task_id])
-            reporter.finished(record)
-
-        return Collector(tasks, started=reporter.started, ended=ended, told=_tell)
 
     def _finish(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
         """Say what becomes of tasks of which dbt has not told the end."""

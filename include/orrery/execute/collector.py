@@ -30,9 +30,9 @@ class NodeRecord:
 
     start: str | None = None
     end: str | None = None
-    invocation_id: str | None = None
     result: NodeResult | None = None
     lines: list[Line] = field(default_factory=list)
+    invocation_id: str | None = None
 
 
 @dataclass
