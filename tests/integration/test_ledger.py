@@ -19,7 +19,7 @@ from orrery.config.project import Project
 from orrery.execute.collector import Collector, NodeRecord, TaskRecord
 from orrery.execute.ledger import Ledger
 from orrery.execute.node_runs import COLUMNS, RECENT, NodeRun, record
-from orrery.execute.results import NodeResult
+from orrery.execute.results import NodeResult, read_results
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.plan.model import TaskKind, TaskPlan
 from support.waiting import wait_for
@@ -28,6 +28,7 @@ from support.warehouse import query
 pytestmark = pytest.mark.integration
 
 SEED, MODEL, TEST, CHILD = "seed.tiny.numbers", "model.tiny.odd", "test.tiny.none_odd", "model.tiny.child"
+SOURCE = "source.tiny.app.numbers"
 NODES = (SEED, MODEL, TEST, CHILD)
 FILES = {
     "dbt/seeds/numbers.csv": "id\n1\n2\n3\n",
@@ -35,6 +36,13 @@ FILES = {
         "{{ config(materialized='table') }} select id from {{ ref('numbers') }} where id % 2 = 1"
     ),
     "dbt/models/child.sql": "select id from {{ ref('odd') }}",
+    "dbt/models/app.yml": """\
+sources:
+  - name: app
+    schema: "{{ target.schema }}"
+    config: {loaded_at_field: "'2026-01-01'::timestamptz", freshness: {error_after: {count: 1, period: hour}}}
+    tables: [{name: numbers}]
+""",
     "dbt/tests/none_odd.sql": "select id from {{ ref('odd') }}",
 }
 # A role that may neither create a schema nor use that of the ledger.
@@ -82,15 +90,18 @@ def dbt(dbt_as: Callable[[str, str], Dbt]) -> Dbt:
 def build(dbt: Dbt, run_id: str = "r1", nodes: tuple[str, ...] = NODES, try_number: int = 1) -> Ledger:
     """Build as the task `build` does; returns what it knows, unwritten."""
     ledger = Ledger("tiny", run_id, dbt)
-    tasks = [TaskPlan(f"core.{n}", "core", TaskKind.MODEL, (n,), (), frozenset(), None, "") for n in nodes]
 
     def ended(record: TaskRecord) -> None:
         ledger.take(record, try_number)
 
-    collector = Collector(tasks, started=lambda _: None, ended=ended, told=lambda _: None)
+    collector = Collector(map(task, nodes), started=lambda _: None, ended=ended, told=lambda _: None)
     assert dbt.manifest
     assert dbt.run(["build"], collector, **dbt.exactly(nodes)).exception is None
     return ledger
+
+
+def task(uid: str) -> TaskPlan:
+    return TaskPlan(f"core.{uid}", "core", TaskKind.MODEL, (uid,), (), frozenset(), None, "")
 
 
 def kept(uri: Uri, run_id: str = "r1") -> dict[str, NodeRun]:
@@ -128,6 +139,24 @@ def test_a_build_with_a_failed_test_is_kept(dbt: Dbt, uri: Uri, caplog: pytest.L
     assert warnings(caplog) == []
 
 
+def test_the_freshness_of_a_source_is_kept(dbt: Dbt, uri: Uri) -> None:
+    build(dbt, nodes=(SEED,)).write()
+    ledger = Ledger("tiny", "r2", dbt)
+    collector = Collector(
+        [task(SOURCE)],
+        started=lambda _: None,
+        ended=lambda ended: ledger.take(ended, 1),
+        told=lambda _: None,
+    )
+    dbt.run(["source", "freshness"], collector)
+    collector.finish(read_results(dbt.target_dir))
+    ledger.write()
+    (row,) = kept(uri, "r2").values()
+    assert (row.unique_id, row.resource_type, row.status) == (SOURCE, "source", "error")
+    assert row.started_at
+    assert row.invocation_id
+
+
 def test_a_node_that_is_built_again_replaces_its_own_row_only(dbt: Dbt, uri: Uri) -> None:
     build(dbt).write()
     build(dbt, "r2", (SEED,)).write()
@@ -149,11 +178,14 @@ def test_what_is_written_is_not_written_again(dbt: Dbt, uri: Uri) -> None:
 
 
 def test_no_connection_is_left(dbt: Dbt, uri: Uri) -> None:
-    ledger = build(dbt, nodes=(SEED,))
     count = "select count(*) from pg_stat_activity where backend_type = 'client backend'"
     before = query(uri, count)
+    ledger = build(dbt, nodes=(SEED,))
     ledger.write()
     wait_for("the connection ends", lambda: query(uri, count) == before, 10)
+    with pytest.raises(Exception, match="division by zero"):
+        dbt.execute("select 1 / %s", (0,))
+    wait_for("that of a failure ends", lambda: query(uri, count) == before, 10)
 
 
 def test_before_its_first_command_dbt_has_no_adapter(dbt: Dbt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,9 +294,8 @@ def test_on_another_warehouse_the_log_says_that_there_is_no_ledger(caplog: pytes
     caplog.set_level(logging.INFO, "orrery.execute.ledger")
     response = {"bytes_processed": 2048, "bytes_billed": 10_485_760.0, "job_id": "j"}
     result = NodeResult(MODEL, "success", 1.0, 5, None, None, response)
-    task = TaskPlan("core.odd", "core", TaskKind.MODEL, (MODEL,), (), frozenset(), None, "")
     ledger = Ledger("tiny", "r1", BigQuery())  # type: ignore[arg-type]
-    ledger.take(TaskRecord(task, {MODEL: NodeRecord(result=result)}), 1)
+    ledger.take(TaskRecord(task(MODEL), {MODEL: NodeRecord(result=result)}), 1)
     (row,) = ledger._rows.values()
     assert (row.bytes_processed, row.bytes_billed) == (2048, 10_485_760)
     ledger.write()

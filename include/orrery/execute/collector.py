@@ -119,11 +119,10 @@ class Collector:
                 if uid in self._records:
                     self._records[uid].nodes[uid].lines.append(line)
             if uid in self._records and name == "NodeStart":
-                self._records[uid].nodes[uid].invocation_id = info.invocation_id
                 self._start(uid)
             elif uid in self._records and name == "NodeFinished":
-                self._records[uid].nodes[uid].invocation_id = info.invocation_id
-                self._records[uid].nodes[uid].end = _now()
+                known = self._records[uid].nodes[uid]
+                known.end, known.invocation_id = _now(), info.invocation_id
                 # How old a source is comes with the results of the whole command only.
                 if not uid.startswith("source."):
                     self._finish(uid, _result(uid, event.data.run_result))

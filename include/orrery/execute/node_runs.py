@@ -49,7 +49,7 @@ _KEY = ("pipeline", "run_id", "unique_id")
 # is there is not created again, as that needs rights that the role may not have any more.
 _RECORD = f"""
 set local statement_timeout = '10s';
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 do $$ begin
   if to_regclass('{TABLE}') is null then
     perform pg_advisory_xact_lock(hashtext('{TABLE}'));

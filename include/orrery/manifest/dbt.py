@@ -125,12 +125,9 @@ class Dbt:
         run, and dbt's own errors; not for use while a command runs.
         """
         adapter = self._adapter()
-        try:
-            with adapter.connection_named("orrery"):
-                adapter.add_query(sql, bindings=bindings, abridge_sql_log=True)
-                adapter.commit_if_has_connection()
-        finally:
-            adapter.cleanup_connections()
+        with adapter.connection_named("orrery"):
+            adapter.add_query(sql, bindings=bindings, abridge_sql_log=True)
+            adapter.commit_if_has_connection()
 
     @staticmethod
     def _adapter() -> Any:
