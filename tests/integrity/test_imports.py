@@ -29,7 +29,7 @@ PARTS = {
     "render": {"config", "manifest", "plan", "execute", "ingest"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
-    # The summary reads the XCom that the operators write; `run` passes choices on to them.
+    # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
     "cli": {"config", "manifest", "local", "execute"},
 }
 WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
@@ -40,7 +40,7 @@ ONLY = {
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
-    ("cli", "execute"): {"orrery.execute.options", "orrery.execute.results"},
+    ("cli", "execute"): {"orrery.execute.node_runs", "orrery.execute.options", "orrery.execute.results"},
 }
 
 

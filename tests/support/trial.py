@@ -35,6 +35,14 @@ models:
     "models/trial/core/trial_released.sql": (
         "{{ config(materialized='table') }}\nselect id from {{ ref('trial_held') }}\n"
     ),
+    # What tests/integration/test_report.py needs: vars make the model slow, big and wrong.
+    "models/trial/report/report_rows.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select id from generate_series(1, {{ var('rows', 10) }}) as id,\n"
+        "    pg_sleep({{ var('pause', 0) }}) as paused\n"
+    ),
+    "models/trial/report/report_after.sql": "select id from {{ ref('report_rows') }}\n",
+    "tests/trial/assert_report_rows_are_few.sql": ("select id from {{ ref('report_rows') }} where id > 20\n"),
     # A source that waits for its file.
     "models/trial/landed/trial_landed.yml": """\
 sources:
@@ -241,6 +249,7 @@ PIPELINES = {
         f"trial_stale_{policy}": f"select: path:models/trial/stale\nstale: {policy}\n"
         for policy in ("fail", "skip", "warn")
     },
+    "trial_reported": "select: path:models/trial/report\n",
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
     "trial_objects": "select: path:models/trial/objects\n",

@@ -10,6 +10,7 @@ from orrery import __version__
 from orrery.cli.checks import lint, test
 from orrery.cli.pipelines import retry, run
 from orrery.cli.project import build, dbt, schema
+from orrery.cli.report import report
 from orrery.cli.stack import down, logs, status, up
 from orrery.config.errors import OrreryError
 
@@ -20,7 +21,7 @@ def main() -> None:
     """Runs dbt projects as Airflow pipelines."""
 
 
-for command in (run, retry, up, down, status, logs, build, dbt, test, lint, schema):
+for command in (run, retry, report, up, down, status, logs, build, dbt, test, lint, schema):
     main.add_command(command)
 
 

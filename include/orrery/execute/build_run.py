@@ -18,6 +18,7 @@ from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
 from orrery.execute.collector import Collector, Line
+from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.options import RunOptions
@@ -69,6 +70,7 @@ class BuildRun:
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)
         self._dbt = Dbt(project, target_dir=self._folder, variables=options.variables)
+        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt)
         self._publisher: Publisher
         self._reporter: Reporter | None = None
         self._hooks: dict[str, Any] | None = None
@@ -90,6 +92,7 @@ class BuildRun:
             self._publisher,
             logs=self._logs,
             dbt=self._dbt,
+            ledger=self._ledger,
             descent=self._descent,
             left=left,
             stale=self._plan.config.stale,
@@ -105,8 +108,10 @@ class BuildRun:
             # Airflow may have forgotten this try; then the next one takes the tasks over.
             with suppress(Exception):
                 self._store.set(RELEASE, {})
+            self._ledger.write()
             raise
         self._publisher.close()
+        self._ledger.write()
         self._logs.upload()
         run_folder.tidy(self._folder)
         return Counter(str(state) for state in reporter.ended.values())

@@ -32,6 +32,7 @@ class NodeRecord:
     end: str | None = None
     result: NodeResult | None = None
     lines: list[Line] = field(default_factory=list)
+    invocation_id: str | None = None
 
 
 @dataclass
@@ -120,7 +121,8 @@ class Collector:
             if uid in self._records and name == "NodeStart":
                 self._start(uid)
             elif uid in self._records and name == "NodeFinished":
-                self._records[uid].nodes[uid].end = _now()
+                known = self._records[uid].nodes[uid]
+                known.end, known.invocation_id = _now(), info.invocation_id
                 # How old a source is comes with the results of the whole command only.
                 if not uid.startswith("source."):
                     self._finish(uid, _result(uid, event.data.run_result))

@@ -11,6 +11,7 @@ from airflow.sdk.configuration import conf
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
+from orrery.execute.ledger import Ledger
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.publisher import Publisher
 from orrery.execute.results import severity, summary
@@ -24,7 +25,7 @@ _CHARACTERS = 20_000
 
 
 class Reporter:
-    """Decides what dbt's outcome of a task means, and publishes it.
+    """Decides what dbt's outcome of a task means, publishes it, and has the ledger take it down.
 
     `ended` holds the state of each task that has ended here; `tries` is the number of the try of each
     task that the build has. `left` are the tasks that the run leaves out, each with the reason.
@@ -38,6 +39,7 @@ class Reporter:
         *,
         logs: NodeLogs,
         dbt: Dbt,
+        ledger: Ledger,
         descent: Descent,
         left: Mapping[str, str],
         stale: str,
@@ -49,7 +51,7 @@ class Reporter:
         self.left = dict(left)
         self._released: Counter[str] = Counter()
         self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
-        self._stale = stale
+        self._ledger, self._stale = ledger, stale
 
     def is_open(self, task_id: str) -> bool:
         """Whether the build may take the task (again): one that it gives back twice is not for it."""
@@ -94,7 +96,9 @@ class Reporter:
         stale = _is_stale(record)
         if record.failed and self.stopping:
             self.release(task_id)
-        elif record.failed and not (stale and self._stale != "fail"):
+            return
+        self._ledger.take(record, self.tries[task_id])
+        if record.failed and not (stale and self._stale != "fail"):
             self._fail(record)
         elif record.skipped:
             self.release(task_id)

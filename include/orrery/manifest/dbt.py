@@ -113,6 +113,32 @@ class Dbt:
         (state / "run_results.json").write_text(json.dumps(document), encoding="utf-8")
         return {"select": ("result:success",), "state": str(state), "indirect_selection": "empty"}
 
+    @property
+    def adapter_type(self) -> str:
+        """The kind of the warehouse as dbt names it (`postgres`, `bigquery`), after a command has run."""
+        return str(self._adapter().type())
+
+    def execute(self, sql: str, bindings: Sequence[Any]) -> None:
+        """Run SQL in one transaction of its own, with the adapter and the rights of the last command.
+
+        A command closes its connections; this opens one, and closes it. Raises DbtError when no command has
+        run, and dbt's own errors; not for use while a command runs.
+        """
+        adapter = self._adapter()
+        with adapter.connection_named("orrery"):
+            adapter.add_query(sql, bindings=bindings, abridge_sql_log=True)
+            adapter.commit_if_has_connection()
+
+    @staticmethod
+    def _adapter() -> Any:
+        # dbt has no public way to it; it drops the adapter not before the next command begins.
+        from dbt.adapters.factory import FACTORY
+
+        adapter = next(iter(FACTORY.adapters.values()), None)
+        if adapter is None:
+            raise DbtError("dbt has no connection to the warehouse before its first command.")
+        return adapter
+
     def _invoke(self, command: list[str], **arguments: Any) -> Any:
         result = self._result(command, (), **arguments)
         if not result.success:

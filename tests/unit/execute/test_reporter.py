@@ -11,6 +11,7 @@ import pytest
 
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, NodeRecord, TaskRecord
+from orrery.execute.ledger import Ledger
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.publisher import Publisher
 from orrery.execute.reporter import Reporter
@@ -42,10 +43,11 @@ TASKS = {RAW, A, B, C, ALONE}
 
 @dataclass
 class Heard:
-    """Stands for the publisher, the logs and dbt."""
+    """Stands for the publisher, the logs, the ledger and dbt."""
 
     updates: list[Update] = field(default_factory=list)
     logs: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    kept: list[tuple[str, int]] = field(default_factory=list)
     manifest: Any = None
 
     def __post_init__(self) -> None:
@@ -57,6 +59,9 @@ class Heard:
 
     def write(self, task_id: str, try_number: int, lines: Iterable[Line]) -> None:
         self.logs[task_id] = (try_number, [line.text for line in lines])
+
+    def take(self, ended: TaskRecord, try_number: int) -> None:
+        self.kept.append((ended.task.task_id, try_number))
 
     @property
     def states(self) -> dict[str, NodeState]:
@@ -81,6 +86,7 @@ def reporter_of(
         cast(Publisher, heard),
         logs=cast(NodeLogs, heard),
         dbt=cast(Dbt, heard),
+        ledger=cast(Ledger, heard),
         descent=Descent(of.tasks),
         left=left or {},
         stale=stale,
@@ -136,7 +142,15 @@ def test_what_is_cancelled_has_not_failed(heard: Heard) -> None:
     reporter.finished(record(A, "error"))
     reporter.finished(record(B))
     assert heard.states == {A: NodeState.RELEASED, B: NodeState.SUCCESS}
+    assert heard.kept == [(B, 3)]
     assert reporter.barred() == set()
+
+
+def test_whatever_dbt_is_done_with_is_kept(heard: Heard) -> None:
+    reporter = reporter_of(heard, stale="skip")
+    for ended in (record(A, "error"), record(B, "skipped"), record(RAW, "error"), record(ALONE)):
+        reporter.finished(ended)
+    assert heard.kept == [(A, 3), (B, 3), (RAW, 3), (ALONE, 3)]
 
 
 def test_what_dbt_skips_is_given_back_and_may_come_once_more(heard: Heard) -> None:

@@ -1,0 +1,145 @@
+"""`orrery report`: what the last runs of a pipeline say, from the run ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC
+from statistics import median
+
+import click
+import psycopg2
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orrery.cli import history
+from orrery.cli.session import new_console
+from orrery.config.errors import OrreryError
+from orrery.config.loader import load_pipelines
+from orrery.config.project import Project
+from orrery.execute.node_runs import RECENT, TABLE, NodeRun
+from orrery.local import Stack
+
+MOST_RUNS = 1000
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option(
+    "--runs",
+    "count",
+    type=click.IntRange(1, MOST_RUNS),
+    default=20,
+    show_default=True,
+    help="How many of the last runs to look at.",
+)
+def report(pipeline: str, count: int) -> None:
+    """Show what is slow, what has changed and what is flaky in the last runs of PIPELINE."""
+    console, project = new_console(), Project.find()
+    config = load_pipelines(project).get(pipeline).config
+    runs = history.runs_of(_read(Stack(project.root).warehouse_dsn("transformer"), pipeline, count))
+    if runs:
+        show_report(pipeline, runs, console)
+    elif config.execute == "build":
+        console.print(f"{pipeline}: no run is kept yet.\n  ./orrery run {pipeline}", highlight=False)
+    else:
+        console.print(
+            f"{pipeline}: no run is kept: only execute: build keeps what its nodes did, "
+            f"and this pipeline has execute: {config.execute}.",
+            highlight=False,
+        )
+
+
+def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) -> None:
+    """Print the report.
+
+    :param runs: the last runs, oldest first, at least one
+    """
+    last, seconds = runs[-1], [run.seconds for run in runs]
+    started = last.started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    console.print(f"{pipeline}: last run {escape(last.run_id)}, started {started}", highlight=False)
+    trend = f"{history.blocks(seconds)}  {seconds[-1]:.1f} s"
+    if len(runs) > 1:
+        before = "the run before" if len(runs) == 2 else f"median of the {len(runs) - 1} runs before"
+        trend += f"; {before}: {median(seconds[:-1]):.1f} s"
+    console.print(f"dbt's time: {trend}", highlight=False)
+    _print(console, "Slowest nodes of the last run", _slowest(last))
+    slower, rows, flaky = history.regressions(runs), history.row_changes(runs), history.flaky(runs)
+    if slower:
+        _print(console, "Slower than before", _changes(slower, "seconds", "{:,.1f}"))
+    if rows:
+        _print(console, "More or fewer rows than before", _changes(rows, "rows", "{:,.0f}"))
+    if flaky:
+        _print(console, f"Flaky tests of the last {len(runs)} runs", _flaky(flaky))
+    found = {"slower node": slower, "change of row counts": rows, "flaky test": flaky}
+    missing = [f"no {name}" for name, those in found.items() if not those]
+    if missing and len(runs) > 1:
+        console.print(f"\n{', '.join(missing).capitalize()}.", highlight=False)
+    elif len(runs) == 1:
+        console.print("\nThere is no earlier run to compare it with.", highlight=False)
+
+
+def _read(dsn: str, pipeline: str, count: int) -> list[NodeRun]:
+    """The nodes of the last runs; raises OrreryError when the warehouse does not answer."""
+    try:
+        with closing(psycopg2.connect(dsn, connect_timeout=10)) as link, link.cursor() as cursor:
+            cursor.execute(RECENT, (pipeline, count, pipeline))
+            return [NodeRun(*row) for row in cursor.fetchall()]
+    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+        return []
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise OrreryError(
+            f"{TABLE}: dbt's role may not read it: {error.diag.message_primary}.\n"
+            f"  grant select, insert, update on {TABLE} to transformer, and usage on its schema."
+        ) from None
+    except psycopg2.OperationalError:
+        # Its text is libpq's, which names the address only, and of a local server nobody needs that.
+        raise OrreryError("The warehouse does not answer.\n  Start it with ./orrery up") from None
+
+
+def _slowest(run: history.Run) -> Table:
+    table = _table("node", "type", "status", ">seconds", ">share", ">rows")
+    for entry in history.slowest(run):
+        node = entry.node
+        rows = "" if node.rows_affected is None else f"{node.rows_affected:,}"
+        table.add_row(
+            escape(node.name),
+            node.resource_type,
+            node.status,
+            f"{node.seconds:.1f}",
+            f"{entry.share:.0%}",
+            rows,
+        )
+    return table
+
+
+def _changes(changes: Sequence[history.Change], what: str, figure: str) -> Table:
+    table = _table("node", "type", f">{what}", ">median before", ">runs before")
+    for change in changes:
+        now, before = figure.format(change.now), figure.format(change.before)
+        node = change.node
+        table.add_row(escape(node.name), node.resource_type, now, before, str(change.runs))
+    return table
+
+
+def _flaky(tests: Sequence[history.Flaky]) -> Table:
+    table = _table("test", "last", ">failed", ">passed")
+    for test in tests:
+        table.add_row(escape(test.node.name), test.node.status, str(test.failed), str(test.passed))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """An empty table; numbers stand on the right, under names that begin with `>`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(
+            name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold"
+        )
+    return table
+
+
+def _print(console: Console, title: str, table: Table) -> None:
+    console.print(f"\n[bold]{title}[/]", highlight=False)
+    console.print(table)
