@@ -67,6 +67,17 @@ sources:
             data_type: bigint
 """,
     "models/trial/watched/trial_watched.sql": "select id from {{ source('trial_watching', 'watched') }}\n",
+    # A model that a run can make fail, what it holds back, and a slow one beside them.
+    "models/trial/published/trial_divided.sql": (
+        "{{ config(materialized='table') }}\nselect 1 / {{ var('divisor', 1) }} as id\n"
+    ),
+    "models/trial/published/trial_quotients.sql": "select id from {{ ref('trial_divided') }}\n",
+    "models/trial/published/trial_slow.sql": (
+        "{{ config(materialized='table') }}\nselect 1 as id, pg_sleep({{ var('pause', 0) }})::text as p\n"
+    ),
+    "models/trial/published/trial_both.sql": (
+        "select id from {{ ref('trial_divided') }} join {{ ref('trial_slow') }} using (id)\n"
+    ),
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -228,6 +239,14 @@ PIPELINES = {
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
     "trial_exposed": "select: path:models/trial/exposed\n",
+    **{
+        f"trial_published{suffix}": (
+            "select: path:models/trial/published trial_phase_seed trial_phase_last\n"
+            f"publish: {{keep: 2}}\nexecute: {execute}\ntests: off\n"
+        )
+        for suffix, execute in (("", "build"), ("_per_model", "per_model"))
+    },
+    "trial_told": "select: trial_report\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",
