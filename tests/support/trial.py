@@ -78,6 +78,9 @@ sources:
     "models/trial/published/trial_both.sql": (
         "select id from {{ ref('trial_divided') }} join {{ ref('trial_slow') }} using (id)\n"
     ),
+    "models/trial/published/trial_sourced.sql": (
+        "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
+    ),
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -239,13 +242,12 @@ PIPELINES = {
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
     "trial_exposed": "select: path:models/trial/exposed\n",
-    **{
-        f"trial_published{suffix}": (
-            "select: path:models/trial/published trial_phase_seed trial_phase_last\n"
-            f"publish: {{keep: 2}}\nexecute: {execute}\ntests: off\n"
-        )
-        for suffix, execute in (("", "build"), ("_per_model", "per_model"))
-    },
+    "trial_published": (
+        "select: path:models/trial/published trial_phase_seed\npublish: {keep: 1}\ntests: off\n"
+    ),
+    "trial_published_per_model": (
+        "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
+    ),
     "trial_told": "select: trial_report\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",

@@ -20,7 +20,7 @@ ARTIFACTS = ("manifest.json", "run_results.json", "sources.json", "catalog.json"
 # What makes a folder one of a run.
 RUN = "run.json"
 LATEST = "latest"
-_CONTENT_TYPES = {"html": "text/html; charset=utf-8", "json": "application/json"}
+_CONTENT_TYPES = {"html": "text/html", "json": "application/json"}
 _NAME = re.compile(r"\d{8}T\d{6}Z_[\w.-]+-[0-9a-f]{8}", re.ASCII)
 
 
