@@ -248,7 +248,7 @@ PIPELINES = {
     "trial_published_per_model": (
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
-    "trial_told": "select: trial_report\ntests: off\nschedule: {after: [trial_published]}\n",
+    "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

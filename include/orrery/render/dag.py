@@ -138,7 +138,9 @@ class _Builder:
         first = [
             task
             for task_id, task in self.tasks.items()
-            if task_id not in ingests and task.upstream_task_ids <= ingests.keys()
+            if (task_id not in ingests and task.upstream_task_ids <= ingests.keys())
+            # What a failure holds back ends at once; then the build may still be at work.
+            or (task_id in self._published and not task.upstream_task_ids & self._published)
         ]
         # The pool is for what loads the warehouse, and that is this one task.
         pool = {"pool": config.pool} if config.pool else {}
@@ -156,9 +158,7 @@ class _Builder:
         build.set_upstream(
             [task for task in ingests.values() if not task.downstream_task_ids & ingests.keys()]
         )
-        # What a failure holds back has ended at once; then the build may still be at work.
-        publish = [task for task_id, task in self.tasks.items() if task_id in self._published]
-        build.set_downstream(list({task.task_id: task for task in (*first, *publish)}.values()))
+        build.set_downstream(first)
 
     def announce(self) -> None:
         """A last task that updates the pipeline's asset once everything has succeeded."""
