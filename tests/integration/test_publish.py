@@ -43,7 +43,7 @@ def check_docs(html: str, catalog: Any) -> None:
     for model in MODELS:
         assert f'"model.orrery_demo.{model}"' in html
     # With types of columns, which only the warehouse knows.
-    assert catalog["nodes"]["model.orrery_demo.trial_both"]["columns"]["id"]["type"] == "integer"
+    assert catalog["nodes"]["model.orrery_demo.trial_slow"]["columns"]["id"]["type"] == "integer"
     assert [uid.split(".")[2] for uid in catalog["sources"]] == ["trial_phases"]
 
 
