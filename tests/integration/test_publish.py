@@ -99,13 +99,6 @@ def test_a_run_is_published_whatever_becomes_of_it(live: Live) -> None:
     assert {tasks[task_id]["try_number"] for task_id in PUBLISH} == {2}
     assert statuses(published(live, "trial_published")["run_results.json"])["trial_slow"] == "success"
 
-    # A run may leave it out.
-    skipped = live.orrery("run", "trial_published", "--skip-stages", "publish", "--select", "trial_slow")
-    assert skipped.code == 0, skipped.output
-    states = live.airflow.states("trial_published", skipped.run_id)
-    assert {states[task_id] for task_id in PUBLISH} == {"skipped"}
-    assert runs(live, "trial_published") == [kept]
-
 
 def test_each_task_with_a_dbt_of_its_own(live: Live) -> None:
     done = live.orrery("run", "trial_published_per_model")
