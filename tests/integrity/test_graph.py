@@ -18,6 +18,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from conftest import write_files
 from integrity.conftest import ROOT, copy_project, load, silent
 from integrity.expected import Graph, differences, expected_graph
+from orrery.config.project import Project
 from orrery.manifest.build import build_manifests
 
 # Their pipelines select all that carries the tag.
@@ -212,3 +213,28 @@ def test_the_comparison_notices_a_change_of_the_lineage(shipped: Any, manifest: 
     found = differences(expected_graph(changed, TAG, "gate"), graph)
     assert "unexpected edge core.fct_bookings -> core.dim_properties" in found
     assert "unexpected task core.dim_booking_history" in found
+
+
+@pytest.mark.parametrize("execute", EXECUTE)
+def test_what_is_published_decides_nothing_about_a_run(
+    copy: Project, manifest: dict[str, Any], execute: str
+) -> None:
+    text = f"select: tag:forex\nexecute: {execute}\npublish: {{}}\n"
+    after = "select: tag:events\nschedule: {after: [published]}\n"
+    write_files(copy.root, {"dbt/pipelines/published.yml": text, "dbt/pipelines/after.yml": after})
+    assert build_manifests(copy, silent).errors == {}
+    dag = load(copy.root).dags["published"]
+    expected = expected_graph(manifest, "forex", "gate", execute)
+    last = expected.keys() - set().union(*expected.values())
+    expected |= {
+        # What comes after the pipeline does not wait for it.
+        "finished": last,
+        "publish.docs": last | EXECUTE[execute],
+        "publish.artifacts": {"publish.docs"},
+    }
+    assert differences(expected, graph_of(dag)) == []
+    teardowns = {task.task_id for task in dag.tasks if task.is_teardown and not task.on_failure_fail_dagrun}
+    assert teardowns == {"publish.docs", "publish.artifacts"}
+    # As the scheduler has it.
+    scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert {task.task_id for task in scheduled.tasks if task.is_teardown} == teardowns

@@ -26,7 +26,9 @@ PARTS = {
     "execute": {"config", "manifest", "plan"},
     # What a run leaves out is decided in one place for all kinds of tasks.
     "ingest": {"config", "plan", "execute"},
-    "render": {"config", "manifest", "plan", "execute", "ingest"},
+    # It writes to the same stores as ingestions do.
+    "publish": {"config", "manifest", "plan", "execute", "ingest"},
+    "render": {"config", "manifest", "plan", "execute", "ingest", "publish"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
@@ -40,6 +42,14 @@ ONLY = {
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
+    ("publish", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.store"},
+    ("publish", "execute"): {
+        "orrery.execute",
+        "orrery.execute.options",
+        "orrery.execute.results",
+        "orrery.execute.run_folder",
+    },
+    ("publish", "ingest"): {"orrery.ingest.errors", "orrery.ingest.stores"},
     ("cli", "execute"): {"orrery.execute.node_runs", "orrery.execute.options", "orrery.execute.results"},
 }
 

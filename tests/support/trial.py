@@ -91,6 +91,20 @@ sources:
             data_type: bigint
 """,
     "models/trial/objects/trial_objects.sql": "select id from {{ source('trial_objects', 'objects') }}\n",
+    # A model that a run can make fail, what it holds back, and a slow one beside them.
+    "models/trial/published/trial_divided.sql": (
+        "{{ config(materialized='table') }}\nselect 1 / {{ var('divisor', 1) }} as id\n"
+    ),
+    "models/trial/published/trial_quotients.sql": "select id from {{ ref('trial_divided') }}\n",
+    "models/trial/published/trial_slow.sql": (
+        "{{ config(materialized='table') }}\nselect 1 as id, pg_sleep({{ var('pause', 0) }})::text as p\n"
+    ),
+    "models/trial/published/trial_both.sql": (
+        "select id from {{ ref('trial_divided') }} join {{ ref('trial_slow') }} using (id)\n"
+    ),
+    "models/trial/published/trial_sourced.sql": (
+        "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
+    ),
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -254,6 +268,13 @@ PIPELINES = {
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",
     "trial_objects": "select: path:models/trial/objects\n",
     "trial_exposed": "select: path:models/trial/exposed\n",
+    "trial_published": (
+        "select: path:models/trial/published trial_phase_seed\npublish: {keep: 1}\ntests: off\n"
+    ),
+    "trial_published_per_model": (
+        "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
+    ),
+    "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

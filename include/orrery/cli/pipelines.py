@@ -18,7 +18,7 @@ from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import STEPS
+from orrery.config.pipeline import PUBLISH, STEPS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
 
@@ -139,6 +139,11 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
         if task["state"] in RETRIED:
             task_id, index = key_of(task)
             ids.append([task_id, index] if index >= 0 else task_id)
+    if ids:
+        # What has become of the run is published anew.
+        ids += [
+            t["task_id"] for t in tasks if t["task_id"].startswith(f"{PUBLISH}.") and t["task_id"] not in ids
+        ]
     return {"task_ids": ids} if ids else {}
 
 

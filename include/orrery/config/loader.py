@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,6 +14,7 @@ from orrery.config.document import Document, Location, read_document
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
+from orrery.config.together import check_after, check_places
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -76,7 +77,8 @@ def load_pipelines(project: Project) -> Pipelines:
         except ConfigError as error:
             broken[name] = error
             valid.pop(name, None)
-    _check_after(valid, broken)
+    check_after(valid, broken)
+    check_places(valid, broken)
     return Pipelines(valid, broken)
 
 
@@ -112,46 +114,6 @@ def _load(path: Path, name: str, shown: str) -> LoadedPipeline:
 def _item(document: Document, key: str, value: str) -> Location:
     items = document.data.get(key)
     return (key, items.index(value)) if isinstance(items, list) else (key,)
-
-
-def _check_after(valid: dict[str, LoadedPipeline], broken: dict[str, ConfigError]) -> None:
-    known = {*valid, *broken}
-    for name, pipeline in list(valid.items()):
-        problems = [
-            pipeline.document.problem(
-                ("schedule", "after"), f"unknown pipeline {other!r}", suggest(other, known, "pipeline")
-            )
-            for other in pipeline.config.after
-            if other not in known
-        ]
-        cycle = _cycle(name, lambda key: valid[key].config.after if key in valid else ())
-        if cycle:
-            problems.append(
-                pipeline.document.problem(
-                    ("schedule", "after"),
-                    "the pipelines wait for each other: " + " -> ".join(cycle),
-                    "Remove one of these after entries.",
-                )
-            )
-        if problems:
-            broken[name] = ConfigError(problems)
-    for name in broken:
-        valid.pop(name, None)
-
-
-def _cycle(start: str, parents: Callable[[str], Iterable[str]]) -> list[str]:
-    """The names on a way from `start` back to itself, or an empty list."""
-    ways = [[start]]
-    visited: set[str] = set()
-    while ways:
-        way = ways.pop()
-        for parent in parents(way[-1]):
-            if parent == start:
-                return [*way, parent]
-            if parent not in visited:
-                visited.add(parent)
-                ways.append([*way, parent])
-    return []
 
 
 def validate(model: type[Model], document: Document, at: Location = (), data: Any = None) -> Model:

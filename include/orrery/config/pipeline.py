@@ -19,6 +19,7 @@ from pydantic import (
 
 from orrery.config.block import Block, Names, as_list, mistake
 from orrery.config.errors import suggest
+from orrery.config.publish import Publish
 
 PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 
@@ -28,11 +29,12 @@ SOURCE_FRESHNESS = "source_freshness"
 SOURCE_TESTS = "source_tests"
 TESTS = "tests"
 EXPOSURES = "exposures"
+PUBLISH = "publish"
 SEED = "seed"
 STAGING = "staging"
 SNAPSHOT = "snapshot"
 CORE = "core"
-OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES)
+OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES, PUBLISH)
 # The task outside of all stages that announces the success of a pipeline to those that come after.
 FINISHED = "finished"
 # The task outside of all stages that runs dbt.
@@ -170,6 +172,9 @@ class Pipeline(Block):
         description="What a source does that is older than its error_after. fail: it fails; skip: it is "
         "skipped with all that reads it; warn: it is a warning.",
     )
+    publish: Publish | None = Field(
+        None, description="What is published after each run, failed ones too: docs and artifacts."
+    )
     retries: int = Field(0, ge=0, le=100, description="How often Airflow tries a failed task again.")
     pool: str | None = Field(None, min_length=1, description="The Airflow pool of the pipeline's tasks.")
     max_active_runs: int = Field(1, ge=1, description="How many runs of the pipeline may be active at once.")
@@ -209,7 +214,7 @@ class Pipeline(Block):
         """Every stage that this pipeline may have, in the order of display."""
         own = tuple(name for name in self.stages if name not in NODE_STAGES)
         nodes = (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
-        return (INGEST, *nodes, EXPOSURES)
+        return (INGEST, *nodes, EXPOSURES, PUBLISH)
 
     @property
     def after(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What dbt has no part in.
-_NOT_BUILT = (TaskKind.MARKER, TaskKind.INGEST, TaskKind.EXPOSURE)
+_NOT_BUILT = (TaskKind.MARKER, TaskKind.INGEST, TaskKind.EXPOSURE, TaskKind.PUBLISH)
 # States in which a task waits for a build.
 _WAITING = (None, "up_for_reschedule")
 _DONE = ("success", "skipped")
@@ -225,7 +225,13 @@ class BuildRun:
         )
         if result.exception is not None:
             raise result.exception
+        self._keep_results()
         self._finish(tasks, reporter)
+
+    def _keep_results(self) -> None:
+        """Keep dbt's results where they are to be published; the next command overwrites them."""
+        if self._plan.config.publish is not None:
+            run_folder.keep_results(self._folder, self._folder)
 
     def _check_freshness(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
         collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
@@ -239,6 +245,7 @@ class BuildRun:
         if result.exception is not None:
             raise result.exception
         collector.finish(read_results(self._folder))
+        self._keep_results()
         self._finish(tasks, reporter)
 
     def _finish(self, tasks: list[TaskPlan], reporter: Reporter) -> None:

@@ -18,10 +18,12 @@ from cosmos.operators.local import (
 )
 
 from orrery.config.errors import OrreryError
+from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
 from orrery.execute.results import NodeResult, read_results
+from orrery.execute.run_folder import folder_of, keep_results
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class PerModelRun:
     def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions) -> None:
         self.results: list[NodeResult] = []
         self.compiled_sql = ""
+        self._folder: Path | None = None
         arguments: dict[str, Any] = {}
         if options.variables:
             arguments["vars"] = dict(options.variables)
@@ -75,6 +78,9 @@ class PerModelRun:
 
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
+        if f"{PUBLISH}.artifacts" in context["dag"].task_ids:
+            ti = context["ti"]
+            self._folder = folder_of(Project.find(), ti.dag_id, ti.run_id)
         self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
         if not self.results:
             raise NothingRanError(
@@ -89,5 +95,7 @@ class PerModelRun:
     def _collect(self, project_dir: str, **_: Any) -> None:
         self.results = read_results(Path(project_dir) / "target")
         self.compiled_sql = self._operator.compiled_sql
+        if self._folder is not None:
+            keep_results(Path(project_dir) / "target", self._folder)
         # A later command in the same folder must not find these files again.
         shutil.rmtree(Path(project_dir) / "target", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -15,6 +16,9 @@ from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 # How many runs of a pipeline keep their compiled SQL and run results; those of the last day all do.
 KEPT = 20
 _DAY = 86400.0
+# The results of each of dbt's commands, in a run's folder.
+COMMANDS = "commands"
+RESULTS = ("run_results.json", "sources.json")
 _SCRATCH = (
     PARTIAL_PARSE,
     "graph.gpickle",
@@ -26,15 +30,38 @@ _SCRATCH = (
 
 def prepare(project: Project, pipeline: str, run_id: str) -> Path:
     """The target folder of a run, so that runs at the same time do not share files; oldest ones go."""
-    parent = project.target_dir / "runs" / pipeline
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_id)[:80]
-    folder = parent / f"{safe}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+    folder = folder_of(project, pipeline, run_id)
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
     with suppress(FileNotFoundError):
         shutil.copyfile(ManifestStore(project).partial_parse, folder / PARTIAL_PARSE)
-    _forget_old(parent)
+    _forget_old(folder.parent)
     return folder
+
+
+def folder_of(project: Project, pipeline: str, run_id: str) -> Path:
+    """The target folder of a run, which another machine may have, or none."""
+    return project.target_dir / "runs" / pipeline / safe_name(run_id)
+
+
+def safe_name(run_id: str) -> str:
+    """A name for files that no other run has; ASCII letters, digits and `_.-`, at most 89 of them."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", run_id)[:80]
+    return f"{safe}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+
+
+def keep_results(target: Path, folder: Path) -> None:
+    """Keep what dbt's last command in `target` has written of its results; the next one overwrites it."""
+    kept = folder / COMMANDS
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(target / name, kept / f"{time.time_ns()}-{os.getpid()}-{name}")
+
+
+def kept_results(folder: Path, name: str) -> list[Path]:
+    """What `keep_results` has kept of a file, the oldest first."""
+    return sorted((folder / COMMANDS).glob(f"*-{name}"))
 
 
 def tidy(folder: Path) -> None:

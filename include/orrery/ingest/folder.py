@@ -68,7 +68,9 @@ class FolderStore(Store):
     def delete(self, name: str) -> None:
         (self._root / name).unlink(missing_ok=True)
 
-    def write(self, name: str, source: Digesting, size: int, note: str) -> bool:
+    def write(
+        self, name: str, source: Digesting, size: int, note: str | None, content_type: str | None = None
+    ) -> bool:
         target, sidecar = self._root / name, self._sidecar(name)
         part = sidecar.with_suffix(f".{uuid4().hex}.part")
         try:
@@ -81,8 +83,9 @@ class FolderStore(Store):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
-            written = self.stat(name)
-            sidecar.write_text(json.dumps({"note": note, "version": written and written.version}))
+            if note is not None:
+                written = self.stat(name)
+                sidecar.write_text(json.dumps({"note": note, "version": written and written.version}))
         except OSError as error:
             raise _failed(name, "written", error) from None
         finally:

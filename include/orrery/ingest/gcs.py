@@ -118,12 +118,19 @@ class GcsStore(Bucket):
         with self._told(), suppress(exceptions.NotFound):
             self._bucket.blob(self.key(name)).delete(retry=_RETRY)
 
-    def write(self, name: str, source: Digesting, size: int, note: str) -> bool:
+    def write(
+        self, name: str, source: Digesting, size: int, note: str | None, content_type: str | None = None
+    ) -> bool:
         blob = self._bucket.blob(self.key(name), chunk_size=BLOCK)
-        blob.metadata = {_NOTE: note}
+        if note is not None:
+            blob.metadata = {_NOTE: note}
         with self._told():
             blob.upload_from_file(
-                source, size=size, content_type="application/octet-stream", checksum=None, retry=_RETRY
+                source,
+                size=size,
+                content_type=content_type or "application/octet-stream",
+                checksum=None,
+                retry=_RETRY,
             )
         if not size:
             # Nothing was read, so nothing was checked.

@@ -92,16 +92,22 @@ class S3Store(Bucket):
         with self._told():
             self._client.delete_object(Bucket=self.place.bucket, Key=self.key(name))
 
-    def write(self, name: str, source: Digesting, size: int, note: str) -> bool:
+    def write(
+        self, name: str, source: Digesting, size: int, note: str | None, content_type: str | None = None
+    ) -> bool:
         part = max(BLOCK, -(-size // _MOST_PARTS))
         first = source.read(part)
         target = {"Bucket": self.place.bucket, "Key": self.key(name)}
+        about = {
+            **({"Metadata": {_NOTE: note}} if note is not None else {}),
+            **({"ContentType": content_type} if content_type else {}),
+        }
         with self._told():
             if len(first) == size:
-                put = self._client.put_object(**target, Body=first, Metadata={_NOTE: note})
+                put = self._client.put_object(**target, Body=first, **about)
                 # With a key of KMS the ETag is no checksum.
                 return bool(put["ETag"].strip('"') == source.md5.hexdigest())
-            upload = self._client.create_multipart_upload(**target, Metadata={_NOTE: note})
+            upload = self._client.create_multipart_upload(**target, **about)
             target["UploadId"] = upload["UploadId"]
             try:
                 return self._write_parts(target, first, source, part)

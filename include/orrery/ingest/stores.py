@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,16 +110,26 @@ class Store(ABC):
         """Remove a file; one that is gone is no error."""
 
     @abstractmethod
-    def write(self, name: str, source: Digesting, size: int, note: str) -> bool:
+    def write(
+        self, name: str, source: Digesting, size: int, note: str | None, content_type: str | None = None
+    ) -> bool:
         """Make a file of what `source` gives, which is there as a whole or not at all.
 
         :param note: kept with the file, see `note`
+        :param content_type: what a bucket tells browsers that the file is
         Tells whether the store's own checksum has confirmed the content.
         """
 
     @abstractmethod
     def note(self, file: LandingFile) -> str | None:
         """The note with which this version of a file was written."""
+
+
+def write_bytes(store: Store, name: str, content: bytes, content_type: str) -> None:
+    """Make a file, or replace it. Raises IngestError."""
+    file = LandingFile(name, len(content), "", None, name)
+    source = Digesting(io.BytesIO(content), file, md5=None, verify=lambda: None)
+    store.write(name, source, len(content), None, content_type)
 
 
 def open_store(uri: str | Place) -> Store:

@@ -79,6 +79,23 @@ class Dbt:
         """Run a command that may fail; `callback` gets all of dbt's events, from several threads at once."""
         return self._result(command, (callback,), **arguments)
 
+    def docs(self, unique_ids: Iterable[str]) -> Path:
+        """Write the documentation as one HTML file, with a catalog of these nodes; raises DbtError.
+
+        With a node that does not compile, it is without the compiled SQL.
+        """
+        made = self.target_dir / "static_index.html"
+        made.unlink(missing_ok=True)
+        known: Any = self.manifest
+        selection = self.exactly(uid for uid in unique_ids if uid in known.nodes or uid in known.sources)
+        failure: BaseException | None = None
+        for compiled in (True, False):
+            result = self._result(["docs", "generate"], (), static=True, compile=compiled, **selection)
+            if made.is_file():
+                return made
+            failure = result.exception or failure
+        raise DbtError(f"dbt docs generate: {str(failure or 'there is no document').strip()}")
+
     def exactly(self, unique_ids: Iterable[str]) -> dict[str, Any]:
         """Arguments that select these nodes and no other; for all commands but those on sources.
 

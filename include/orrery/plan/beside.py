@@ -1,13 +1,14 @@
-"""The tasks beside dbt's: what fills the sources of a pipeline, and what runs after its models."""
+"""The tasks beside dbt's: what fills the sources of a pipeline, runs after its models, and publishes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from orrery.config.kinds import INGEST_KINDS, RUN_KINDS
-from orrery.config.pipeline import EXPOSURES, INGEST
+from orrery.config.pipeline import EXPOSURES, INGEST, PUBLISH
+from orrery.config.publish import Publish
 from orrery.config.transfer import Transfer
 from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc
@@ -102,6 +103,39 @@ def exposure_tasks(entries: list[Resource], owner: Owner) -> dict[str, TaskPlan]
         )
         for entry in entries
     }
+
+
+_PUBLISHED = {
+    "docs": "Publishes dbt's documentation of the pipeline as one HTML file.",
+    "artifacts": "Publishes manifest.json, run_results.json, sources.json and catalog.json of the run.",
+}
+
+
+def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> list[TaskPlan]:
+    """The tasks that publish what a run has done, whatever became of it, one after the other.
+
+    :param last: the ids of the tasks that no other one waits for
+    """
+    tasks: list[TaskPlan] = []
+    upstream = frozenset(last)
+    for name, doc in _PUBLISHED.items():
+        if getattr(block, name):
+            task_id = _id(PUBLISH, name)
+            tasks.append(
+                TaskPlan(
+                    task_id=task_id,
+                    stage=PUBLISH,
+                    kind=TaskKind.PUBLISH,
+                    nodes=(),
+                    select=(),
+                    upstream=upstream,
+                    owner=owner,
+                    doc=doc,
+                    always=True,
+                )
+            )
+            upstream = frozenset({task_id})
+    return tasks
 
 
 def _id(stage: str, name: str) -> str:

@@ -24,6 +24,8 @@ class TaskKind(StrEnum):
     INGEST = "ingest"
     # Not dbt's either: what an exposure runs.
     EXPOSURE = "exposure"
+    # Nor this: what is published of a run at its end.
+    PUBLISH = "publish"
     # No work of its own: an ephemeral model, or a point that others wait for.
     MARKER = "marker"
 

@@ -17,7 +17,7 @@ from orrery.config.pipeline import (
     STAGING,
     TESTS,
 )
-from orrery.plan.beside import exposure_tasks, ingest_tasks
+from orrery.plan.beside import exposure_tasks, ingest_tasks, publish_tasks
 from orrery.plan.doc import node_doc, tests_doc
 from orrery.plan.lineage import Lineage
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
@@ -71,6 +71,7 @@ class _Planner:
             self._put_tests_last()
         self._add_exposures(dict(zip(test_tasks, data_tests, strict=True)))
         self._untangle_stages()
+        self._add_publish()
         tasks = {
             tid: replace(task, upstream=frozenset(self.upstream[tid])) for tid, task in self.tasks.items()
         }
@@ -132,6 +133,14 @@ class _Planner:
                 read = [uid for uid in key if uid in self.resources]
                 if not parents.isdisjoint(read) and above.issuperset(read):
                     self._wait(task_id, [test])
+
+    def _add_publish(self) -> None:
+        """The tasks that publish, after all others."""
+        if self.config.publish is None:
+            return
+        last = self.tasks.keys() - set().union(*self.upstream.values())
+        for task in publish_tasks(self.config.publish, last, self._owner({"config": {}})):
+            self._add(task)
 
     def _with_ancestors(self, uids: Iterable[str]) -> set[str]:
         found: set[str] = set()

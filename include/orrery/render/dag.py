@@ -16,7 +16,7 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import BUILD, FINISHED, INGEST, Pipeline
+from orrery.config.pipeline import BUILD, FINISHED, INGEST, PUBLISH, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
@@ -26,7 +26,7 @@ from orrery.manifest.store import ManifestStore
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 from orrery.render.form import form_of
 from orrery.render.schedule import asset_of, schedule_of
-from orrery.render.work import work_operator
+from orrery.render.work import publish_operator, work_operator
 
 # The operators of nodes by `execute`.
 NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
@@ -85,6 +85,7 @@ class _Builder:
         self.dag = dag
         self.tasks: dict[str, BaseOperator | MappedOperator] = {}
         self._groups: dict[str, TaskGroup] = {}
+        self._published = {tid for tid, task in plan.tasks.items() if task.stage == PUBLISH}
         for stage in plan.stages:
             self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
 
@@ -137,7 +138,9 @@ class _Builder:
         first = [
             task
             for task_id, task in self.tasks.items()
-            if task_id not in ingests and task.upstream_task_ids <= ingests.keys()
+            if (task_id not in ingests and task.upstream_task_ids <= ingests.keys())
+            # What a failure holds back ends at once; then the build may still be at work.
+            or (task_id in self._published and not task.upstream_task_ids & self._published)
         ]
         # The pool is for what loads the warehouse, and that is this one task.
         pool = {"pool": config.pool} if config.pool else {}
@@ -159,7 +162,11 @@ class _Builder:
 
     def announce(self) -> None:
         """A last task that updates the pipeline's asset once everything has succeeded."""
-        last = [task for task in self.tasks.values() if not task.downstream_task_ids]
+        last = [
+            task
+            for task_id, task in self.tasks.items()
+            if task_id not in self._published and task.downstream_task_ids <= self._published
+        ]
         finished = MarkerOperator(task_id=FINISHED, dag=self.dag, outlets=[asset_of(self.plan.name)])
         finished.set_upstream(last)
 
@@ -180,6 +187,8 @@ class _Builder:
         operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
+        elif task.kind is TaskKind.PUBLISH and self.plan.config.publish:
+            operator = publish_operator(task, self.plan.config.publish, self.plan, arguments)
         elif task.work:
             arguments["retries"] = self.plan.config.retries
             operator = work_operator(task, task.work, self.tasks, arguments)

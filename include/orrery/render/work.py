@@ -1,4 +1,4 @@
-"""The operators of work beside dbt."""
+"""The operators of work beside dbt, and of what is published at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-from orrery.plan.model import TaskPlan, Work
+from orrery.config.publish import Publish
+from orrery.plan.model import PipelinePlan, TaskPlan, Work
 
 # By the kind of work; imported when a pipeline has such work, for some of them bring
 # the library of a provider with them.
@@ -23,6 +24,7 @@ _OPERATORS = {
     "http": "orrery.ingest.exposure.HttpOperator",
     "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
+_DOCUMENTED = ("seed", "snapshot", "model", "source")
 _RETRY_DELAY = timedelta(seconds=5)
 
 
@@ -44,6 +46,18 @@ def work_operator(
     module, _, name = _OPERATORS[work.kind].rpartition(".")
     operator: type[BaseOperator] = getattr(import_module(module), name)
     return operator(stage=task.stage, nodes=task.nodes, work=work, **arguments)
+
+
+def publish_operator(
+    task: TaskPlan, block: Publish, plan: PipelinePlan, arguments: dict[str, Any]
+) -> BaseOperator:
+    """The operator of a task that publishes something of a run."""
+    # Few pipelines need it.
+    from orrery.publish.operator import OPERATORS
+
+    nodes = {uid for other in plan.tasks.values() for uid in other.nodes}
+    documented = tuple(sorted(uid for uid in nodes if uid.partition(".")[0] in _DOCUMENTED))
+    return OPERATORS[task.name](stage=task.stage, publish=block, documented=documented, **arguments)
 
 
 def _is_resumed(work: Work) -> bool:

@@ -104,6 +104,16 @@ def test_retry_failed(orrery: Command, airflow: Airflow) -> None:
     assert "customers" not in result.output
 
 
+def test_what_becomes_of_a_retried_run_is_published_again(orrery: Command, airflow: Airflow) -> None:
+    published = [task("publish.docs", "success"), task("publish.artifacts", "failed")]
+    airflow.states = [[*STATES, *published]]
+    orrery("retry", "shop", "--failed")
+    expected = {"core.orders", "core.sales", "tests.orders", "publish.docs", "publish.artifacts"}
+    ids = cleared(airflow)["task_ids"]
+    assert isinstance(ids, list)
+    assert sorted(ids) == sorted(expected)
+
+
 PARTS = [
     task("ingest.app__orders__split", "success"),
     *(task("ingest.app__orders__chunks", "success", map_index=index) for index in range(3)),

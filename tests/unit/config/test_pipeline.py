@@ -36,6 +36,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         write_project,
         "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
         "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\n"
+        "publish: {docs: false, to: 's3://my_aws@reports/shop', keep: 3}\n"
         "execute: per_model\nstale: skip\nfull_refresh: true\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
@@ -52,6 +53,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "tests": "end",
         "execute": "per_model",
         "stale": "skip",
+        "publish": {"docs": False, "artifacts": True, "to": "s3://my_aws@reports/shop", "keep": 3},
         "retries": 2,
         "pool": "p",
         "max_active_runs": 3,
@@ -85,7 +87,7 @@ def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: Write
     assert config.stage_names == (
         *("ingest", "seed", "source_freshness", "source_tests"),
         *("silver", "bronze"),
-        *("staging", "snapshot", "core", "tests", "exposures"),
+        *("staging", "snapshot", "core", "tests", "exposures", "publish"),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from orrery.config.exposure import PipelineRun
 from orrery.config.project import Project
+from orrery.config.publish import Publish
 from orrery.plan.model import TaskKind
 from orrery.plan.objects import ForeignObjectError, check_object, taken_name
 from unit.manifest.resources import Resource, resource
@@ -128,3 +129,24 @@ def test_files_take_what_a_transfer_brings_them(project: Project) -> None:
     assert taken_name(load, "s3://inbox/new/1.jsonl", project) == "1.jsonl"
     assert taken_name(load, "file:///lake/raw/2.jsonl", project) == "2.jsonl"
     assert taken_name(load, "file:///lake/raw/2.csv", project) is None
+
+
+def test_what_is_published_comes_after_all_others() -> None:
+    made = plan(*MODELS, runs=[run_of("model.shop.a")], publish=Publish())
+    docs, artifacts = made.tasks["publish.docs"], made.tasks["publish.artifacts"]
+    last = {"exposures.report", "tests.on_both", "tests.b", "tests.s"}
+    assert docs.upstream <= made.tasks.keys()
+    waited_for = set().union(*(task.upstream for task in made.tasks.values() if task.stage != "publish"))
+    assert docs.upstream == made.tasks.keys() - waited_for - {"publish.docs", "publish.artifacts"}
+    assert docs.upstream <= last
+    assert artifacts.upstream == {"publish.docs"}
+    assert docs.always
+    assert artifacts.always
+    assert made.stages[-1] == "publish"
+
+
+def test_only_what_is_asked_for_is_published() -> None:
+    made = plan(*MODELS, publish=Publish(docs=False))
+    assert "publish.docs" not in made.tasks
+    assert made.tasks["publish.artifacts"].upstream
+    assert "publish" not in plan(*MODELS).stages

@@ -1,0 +1,55 @@
+"""The `publish` block of a pipeline: what is kept of its runs for people, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from orrery.config.block import Block, mistake
+from orrery.config.project import Project
+from orrery.config.stores import Place, check_place
+
+
+class Publish(Block):
+    """What a run publishes after everything else."""
+
+    docs: bool = Field(True, description="dbt's documentation as one HTML file, index.html.")
+    artifacts: bool = Field(
+        True, description="manifest.json, run_results.json, sources.json and catalog.json of the run."
+    )
+    to: Annotated[str, AfterValidator(check_place)] | None = Field(
+        None,
+        description="The folder or bucket that takes it, such as s3://my_aws@reports/booking; by default "
+        "published/<pipeline> in dbt's target folder.",
+    )
+    keep: int = Field(10, ge=1, description="How many runs are kept; older ones are deleted.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Publish:
+        if not (self.docs or self.artifacts):
+            raise mistake(
+                "neither docs nor artifacts are to be published",
+                "Set one of them to true, or remove publish.",
+            )
+        return self
+
+    def place(self, project: Project, pipeline: str) -> Place:
+        """Where the pipeline publishes to."""
+        return Place.parse(self.to or f"file://{project.target_dir.absolute()}/published/{pipeline}")
+
+
+def shared_places(blocks: Mapping[str, Publish | None]) -> dict[str, str]:
+    """The pipelines that publish to the place of another one, each with the name of that other one.
+
+    They would replace each other's latest files, and delete each other's runs.
+    """
+    first: dict[Place, str] = {}
+    shared: dict[str, str] = {}
+    for name, block in blocks.items():
+        if block is not None and block.to is not None:
+            other = first.setdefault(Place.parse(block.to), name)
+            if other != name:
+                shared[name] = other
+    return shared

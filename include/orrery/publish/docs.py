@@ -1,0 +1,33 @@
+"""dbt's documentation of a pipeline after a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orrery.config.project import Project
+from orrery.execute import run_folder
+from orrery.execute.options import RunOptions
+from orrery.manifest.dbt import Dbt
+from orrery.manifest.store import PARTIAL_PARSE
+from orrery.publish.artifacts import DOCS_FOLDER
+
+
+def docs_dbt(project: Project, ti: Any, options: RunOptions) -> Dbt:
+    """dbt with a target folder of its own in the folder of a run, so that what the run has left stays."""
+    folder = run_folder.prepare(project, ti.dag_id, ti.run_id)
+    target = folder / DOCS_FOLDER
+    target.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        shutil.move(folder / PARTIAL_PARSE, target / PARTIAL_PARSE)
+    return Dbt(project, target_dir=target, variables=options.variables)
+
+
+def write_docs(dbt: Dbt, unique_ids: Iterable[str]) -> Path:
+    """One HTML file with the documentation of the project, and a catalog of these nodes; raises DbtError."""
+    made = dbt.docs(unique_ids)
+    run_folder.tidy(dbt.target_dir)
+    return made

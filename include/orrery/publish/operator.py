@@ -1,0 +1,145 @@
+"""The operators of the stage `publish`."""
+
+from __future__ import annotations
+
+import socket
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+
+from orrery.config.errors import OrreryError
+from orrery.config.pipeline import PUBLISH
+from orrery.config.project import Project
+from orrery.config.publish import Publish
+from orrery.execute.options import OptionsError, RunOptions
+from orrery.execute.results import RESULT_KEY, summary
+from orrery.ingest.errors import explained
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
+# How often a task looks whether all others have ended.
+_LOOK_AGAIN = timedelta(seconds=5)
+
+
+class PublishOperator(BaseOperator):
+    """Publishes something of a run once all other tasks have ended, however they did.
+
+    It decides nothing about the run: that has failed when a task before has, and a failure to publish is
+    no failure of the run.
+
+    :param stage: the stage that the task is in; a run may leave it out
+    :param publish: what is published, and where
+    :param documented: unique ids of the seeds, snapshots, models and sources of the pipeline
+    """
+
+    ui_color = "#dcefe9"
+
+    def __init__(self, *, stage: str, publish: Publish, documented: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # No `nodes`: a run that is about some nodes only is published, too.
+        self.stage, self.publish, self.documented = stage, publish, documented
+        self.as_teardown(on_failure_fail_dagrun=False)
+
+    def execute(self, context: Context) -> None:
+        """Publish; raises AirflowSkipException when the run leaves it out, or when there is nothing."""
+        try:
+            options = RunOptions.from_context(context)
+        except OptionsError as error:
+            raise AirflowSkipException(f"The run was refused: {error}") from None
+        if self.stage in options.skip_stages:
+            raise AirflowSkipException(f"This run leaves out the stage {self.stage!r} (skip_stages).")
+        self._await_others(context)
+        with explained(context):
+            self._publish(self._files(context, options), context)
+
+    @abstractmethod
+    def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
+        """What is published, by name."""
+
+    def _instead_of(self) -> tuple[str, ...]:
+        """The names of all files that this task may publish."""
+        return ()
+
+    def _await_others(self, context: Context) -> None:
+        """Come back later while tasks are at work: those that a failure holds back have ended early."""
+        ti: Any = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+        busy = [
+            task_id
+            for task_id, state in states.items()
+            if state not in _ENDED and not task_id.startswith(f"{PUBLISH}.")
+        ]
+        if busy:
+            self.log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
+            raise AirflowRescheduleException(datetime.now(UTC) + _LOOK_AGAIN)  # type: ignore[no-untyped-call]
+
+    def _publish(self, files: Mapping[str, bytes], context: Context) -> None:
+        # The clients of stores; parsing must not pay for them.
+        from orrery.publish.target import PublishTarget, run_name
+
+        run = context["dag_run"]
+        about = {"pipeline": run.dag_id, "run_id": run.run_id, "run_after": run.run_after.isoformat()}
+        place = self.publish.place(Project.find(), run.dag_id)
+        target = PublishTarget(place, run_name(run.run_id, run.run_after), about)
+        uri = target.publish(files, instead_of=self._instead_of())
+        what = f"{uri}/{next(iter(files))}" if len(files) == 1 else f"{uri}: {', '.join(sorted(files))}"
+        try:
+            old = target.forget(self.publish.keep)
+        except OrreryError as error:
+            # What was to be published, is.
+            self.log.warning("Older runs are not deleted: %s", error)
+        else:
+            self.log.info("%s published; %s older runs deleted %s", what, len(old), ", ".join(old))
+        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": what})
+
+
+class DocsOperator(PublishOperator):
+    """Publishes dbt's documentation of the pipeline as one HTML file."""
+
+    custom_operator_name = "dbt docs"
+
+    def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
+        from orrery.publish.docs import docs_dbt, write_docs
+        from orrery.publish.target import DOCS
+
+        dbt = docs_dbt(Project.find(), context["ti"], options)
+        return {DOCS: write_docs(dbt, self.documented).read_bytes()}
+
+
+class ArtifactsOperator(PublishOperator):
+    """Publishes what dbt has written of the run."""
+
+    custom_operator_name = "dbt artifacts"
+
+    def _instead_of(self) -> tuple[str, ...]:
+        from orrery.publish.target import ARTIFACTS
+
+        return ARTIFACTS
+
+    def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
+        from orrery.execute.run_folder import folder_of
+        from orrery.publish.artifacts import read_artifacts
+        from orrery.publish.docs import docs_dbt
+
+        ti, project = context["ti"], Project.find()
+        folder = folder_of(project, ti.dag_id, ti.run_id)
+        files = read_artifacts(folder)
+        if not files.keys() & {"run_results.json", "sources.json"}:
+            raise AirflowSkipException(
+                f"dbt has left no results of this run on {socket.gethostname()}: it ran nothing, or it ran "
+                f"on another machine. Let all workers share {project.relative(folder.parents[1])}."
+            )
+        if "manifest.json" not in files:
+            # Each of the tasks of per_model has had one of its own.
+            docs_dbt(project, ti, options).parse()
+            files = read_artifacts(folder)
+        return files
+
+
+OPERATORS: dict[str, type[PublishOperator]] = {"docs": DocsOperator, "artifacts": ArtifactsOperator}
