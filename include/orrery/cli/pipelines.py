@@ -18,11 +18,12 @@ from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import PUBLISH, STEPS
+from orrery.config.pipeline import PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
 
 RETRIED = ("failed", "upstream_failed")
+CHECKS = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
 
 
 @click.command()
@@ -148,9 +149,12 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
 
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
-    """The task called `name`, with or without its stage. A model comes before the test of its name."""
+    """The task called `name`, with or without its stage.
+
+    Of those that share a name, what brings the rows comes before what only looks at them.
+    """
     found = [t["task_id"] for t in tasks if name in (t["task_id"], node_of(t))]
-    found.sort(key=lambda task_id: "tests" in task_id.partition(".")[0])
+    found.sort(key=lambda task_id: (task_id.partition(".")[0] in CHECKS, task_id))
     if not found:
         known = {node_of(task) for task in tasks}
         raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")

@@ -163,6 +163,15 @@ def test_a_table_that_is_called_like_a_step(orrery: Command, airflow: Airflow) -
     assert cleared(airflow)["task_ids"] == ["ingest.app__orders__chunks"]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_table_is_loaded_again_not_only_looked_at(orrery: Command, airflow: Airflow, reverse: bool) -> None:
+    stages = ["source_freshness", "ingest", "source_tests"]
+    states = [task(f"{stage}.app__orders", "success") for stage in stages]
+    airflow.states = [states[::-1] if reverse else states]
+    orrery("retry", "shop", "--model", "app__orders")
+    assert cleared(airflow)["task_ids"] == ["ingest.app__orders"]
+
+
 def test_nothing_to_retry(orrery: Command, airflow: Airflow) -> None:
     airflow.states = [[task("core.a", "success"), task("core.b", "skipped")]]
     result = orrery("retry", "shop", "--failed")
