@@ -94,13 +94,7 @@ def test_hostile_file(make: Callable[[str], Warehouse], case: Case) -> None:
     outcomes: list[Any] = []
     for name in ("whole", "chunked"):
         warehouse = make(name)
-        warehouse.block = {"files": "*.csv", "max_rejected": 100, **case.block}
-        warehouse.columns = case.columns
-        if case.table:
-            warehouse.query(case.table)
-            for row in case.before:
-                warehouse.query("insert into events values %s", row)
-        warehouse.land(case.file, case.content)
+        warehouse.arrange(case)
         try:
             if name == "chunked":
                 # As many parts as there are records.

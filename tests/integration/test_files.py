@@ -69,14 +69,7 @@ def same_length(count: int) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_hostile_file(warehouse: Warehouse, case: Case) -> None:
-    # Names are no patterns here: the block says which files by their ending.
-    warehouse.block = {"files": "*.csv", "max_rejected": 100, **case.block}
-    warehouse.columns = case.columns
-    if case.table:
-        warehouse.query(case.table)
-        for row in case.before:
-            warehouse.query("insert into events values %s", row)
-    warehouse.land(case.file, case.content)
+    warehouse.arrange(case)
     if case.error is not None:
         with pytest.raises(IngestError) as caught:
             warehouse.load()

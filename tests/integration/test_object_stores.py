@@ -86,13 +86,7 @@ class Meddled(LandingZone):
 def test_hostile_file(warehouse: RemoteWarehouse, case: Case) -> None:
     if "\n" in case.file and isinstance(warehouse.remote.server, S3Server):
         pytest.skip("the stand-in takes no name with a line break")
-    warehouse.block = {"files": "*.csv", "max_rejected": 100, **case.block}
-    warehouse.columns = case.columns
-    if case.table:
-        warehouse.query(case.table)
-        for row in case.before:
-            warehouse.query("insert into events values %s", row)
-    warehouse.land(case.file, case.content)
+    warehouse.arrange(case)
     if case.error is not None:
         with pytest.raises(IngestError) as caught:
             warehouse.load()

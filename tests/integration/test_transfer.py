@@ -23,7 +23,7 @@ from orrery.execute.results import RESULT_KEY
 from orrery.ingest import transfer as module
 from orrery.ingest.errors import FileError, SetupError
 from orrery.ingest.stores import BLOCK, Digesting, open_store
-from orrery.ingest.transfer import TransferOperator, target_uri, transfer
+from orrery.ingest.transfer import TransferOperator, transfer
 from orrery.plan.model import Work
 from services.object_store import GcsServer, S3Server
 from support.stores import Remote, Task, context, gcs_server, known, s3_server
@@ -118,7 +118,7 @@ def test_names_follow_the_last_folder_before_the_first_wildcard(side: Make) -> N
     spec = block(here, there, "in/2026-*/*.jsonl")
     assert run(spec) == (["2026-01/a.jsonl", "2026-02/b.jsonl"], 0)
     assert there.names() == ["2026-01/a.jsonl", "2026-02/b.jsonl"]
-    assert target_uri(spec, f"{here.uri}/in/2026-02/b.jsonl") == f"{there.uri}/2026-02/b.jsonl"
+    assert spec.copy_of(f"{here.uri}/in/2026-02/b.jsonl") == f"{there.uri}/2026-02/b.jsonl"
 
 
 def test_one_object(side: Make) -> None:

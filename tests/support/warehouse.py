@@ -18,6 +18,7 @@ from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.load import Loaded, Loader
 from orrery.ingest.split import as_values, split
 from orrery.ingest.target import META, Target
+from support.hostile import Case
 
 COLUMNS = {"id": "integer", "name": "text", "amount": "numeric(8,2)"}
 
@@ -89,6 +90,17 @@ class Warehouse:
     def chunks(self) -> ChunkTables:
         """The chunks of a run."""
         return ChunkTables(self.target, self.spec, "trial", self.run_id)
+
+    def arrange(self, case: Case) -> None:
+        """What a hostile file finds, and the file."""
+        # Names are no patterns here: the block says which files by their ending.
+        self.block = {"files": "*.csv", "max_rejected": 100, **case.block}
+        self.columns = case.columns
+        if case.table:
+            self.query(case.table)
+            for row in case.before:
+                self.query("insert into events values %s", row)
+        self.land(case.file, case.content)
 
     def loader(self, zone: LandingZone | None = None) -> Loader:
         """A loader as the operator makes it; `zone` instead of the real one."""

@@ -80,6 +80,11 @@ class Place:
             return None
         return other.path[len(root) :] or None
 
+    def match(self, uri: str, pattern: str) -> str | None:
+        """The name of an object below this place, if it matches a pattern; see `name_of`."""
+        name = self.name_of(uri)
+        return name if name is not None and matching(pattern)(name) else None
+
 
 def split_pattern(uri: str) -> tuple[Place, str]:
     """The place above the first wildcard of a pattern such as `s3://bucket/in/*.csv`, and what is below it.

@@ -69,3 +69,16 @@ class Transfer(Block):
     def target(self) -> Place:
         """Where they go."""
         return Place.parse(self.to)
+
+    def name_of(self, uri: str) -> str | None:
+        """The name of the object `uri`, which may leave out the connection; None when it is not copied.
+
+        Raises ValueError for what is no URI.
+        """
+        place, pattern = self.source
+        return place.match(uri, pattern)
+
+    def copy_of(self, uri: str) -> str | None:
+        """The URI that the object `uri` gets; None when it is not copied."""
+        name = self.name_of(uri)
+        return None if name is None else self.target.below(name).uri

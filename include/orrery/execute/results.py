@@ -58,9 +58,14 @@ def summary(results: Iterable[NodeResult]) -> dict[str, Any]:
     }
 
 
+def outcome(message: str, *, status: str = "success", rows: int | None = None) -> dict[str, Any]:
+    """The XCom value of a task in which dbt had no part, in the shape of `summary`."""
+    return {"status": status, "seconds": None, "rows_affected": rows, "message": message, "nodes": []}
+
+
 def refusal(error: Exception) -> dict[str, Any]:
     """The XCom value of a task that could not begin, in the shape of `summary`."""
-    return {"status": "error", "seconds": None, "rows_affected": None, "message": str(error), "nodes": []}
+    return outcome(str(error), status="error")
 
 
 def _told(node: NodeResult) -> str:

@@ -19,7 +19,7 @@ from airflow.triggers.base import TriggerEvent
 from orrery.config.airbyte import Airbyte
 from orrery.config.errors import suggest
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.airbyte_errors import Conflict, reached, reason
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError, SetupError, explained
@@ -194,12 +194,6 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
 
 
 def _summary(job: Any) -> dict[str, Any]:
-    """The XCom value, in the shape of orrery.execute.results.summary."""
+    """The XCom value."""
     synced = f"{job.rows_synced:,} rows" if job.rows_synced is not None else "synchronised"
-    return {
-        "status": "success",
-        "seconds": None,
-        "rows_affected": job.rows_synced,
-        "message": f"Airbyte's job {job.job_id}: {synced}",
-        "nodes": [],
-    }
+    return outcome(f"Airbyte's job {job.job_id}: {synced}", rows=job.rows_synced)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import FileError, explained
 from orrery.ingest.operator import FilesOperator, IngestFilesOperator
 
@@ -38,7 +38,7 @@ class SplitFilesOperator(IngestFilesOperator):
         files = len({value["file"] for value in values})
         message = f"{files} of {len(pending)} new files in {len(values)} chunks"
         self.log.info(message)
-        ti.xcom_push(key=RESULT_KEY, value=_result(None, message if pending else "nothing new"))
+        ti.xcom_push(key=RESULT_KEY, value=outcome(message if pending else "nothing new"))
         return values
 
 
@@ -71,9 +71,9 @@ class StageChunkOperator(FilesOperator):
                 rows = self._chunks(context).stage(connect, self._zone(), Chunk(**self.chunk))
             except FileError as error:
                 self.log.warning("The chunk cannot be staged; its file is loaded without: %s", error)
-                result = _result(None, str(error)) | {"status": "warn"}
+                result = outcome(str(error), status="warn")
             else:
-                result = _result(rows, self.chunk_label)
+                result = outcome(self.chunk_label, rows=rows)
         context["ti"].xcom_push(key=RESULT_KEY, value=result)
 
 
@@ -91,8 +91,3 @@ class MergeChunksOperator(IngestFilesOperator):
 
 def _is_alive(ti: Any, dag_id: str, run_id: str) -> bool:
     return bool(ti.get_dr_count(dag_id, run_ids=[run_id], states=["queued", "running"]))
-
-
-def _result(rows: int | None, message: str) -> dict[str, Any]:
-    """An XCom value in the shape of orrery.execute.results.summary."""
-    return {"status": "success", "seconds": None, "rows_affected": rows, "message": message, "nodes": []}

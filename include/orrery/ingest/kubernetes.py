@@ -22,7 +22,7 @@ from orrery.config.kubernetes import Job, JobIngest, Spark
 from orrery.config.project import Project
 from orrery.config.templates import render_template
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, refusal
+from orrery.execute.results import RESULT_KEY, outcome, refusal
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError
 from orrery.ingest.pod_trigger import DRIVER, GROUP, VERSION, PodTrigger, SparkTrigger
@@ -85,10 +85,10 @@ class KubernetesOperator(KubernetesPodOperator):
 
         Raises AirflowFailException where no retry helps, and AirflowSkipException when the run leaves it out.
         """
-        check_choices(self, context)
+        uri = check_choices(self, context).uri
         try:
             require(self.settings.connection, EXAMPLE)
-            self._prepare(self._rendered(context))
+            self._prepare(self._rendered(context, uri or ""))
             self._submit(context)
         except _ERRORS as error:
             self._fail(context, error)
@@ -101,16 +101,7 @@ class KubernetesOperator(KubernetesPodOperator):
             super().trigger_reentry(context, event)
         except _ERRORS as error:
             self._fail(context, error)
-        context["ti"].xcom_push(
-            key=RESULT_KEY,
-            value={
-                "status": "success",
-                "seconds": None,
-                "rows_affected": None,
-                "message": f"{event['name']} has succeeded",
-                "nodes": [],
-            },
-        )
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(f"{event['name']} has succeeded"))
 
     def cleanup(
         self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None
@@ -141,7 +132,7 @@ class KubernetesOperator(KubernetesPodOperator):
     def _resume(self, namespace: str) -> None:
         """Get ready to end what runs in a namespace; a template that is broken by now is no obstacle."""
 
-    def _rendered(self, context: Context) -> dict[str, Any]:
+    def _rendered(self, context: Context, uri: str) -> dict[str, Any]:
         """The object of the template, with the names and labels of this task."""
         ti = context["ti"]
         name = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower())[:NAME_LENGTH].strip("-")
@@ -151,7 +142,7 @@ class KubernetesOperator(KubernetesPodOperator):
             self.settings,
             name=name or "orrery",
             labels={f"orrery/{key}": make_safe_label_value(value) for key, value in labels.items()},
-            uri=context["params"].get("uri") or "",
+            uri=uri,
         )
 
     def _fail(self, context: Context, error: Exception) -> NoReturn:

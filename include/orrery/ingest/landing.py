@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import IO
 
 from orrery.ingest.errors import FileError
-from orrery.ingest.stores import LandingFile, changed, open_store, vanished
+from orrery.ingest.stores import LandingFile, open_store
 
 __all__ = ["ARCHIVE", "LandingFile", "LandingZone"]
 
@@ -35,12 +35,7 @@ class LandingZone:
 
     def again(self, name: str, version: str) -> LandingFile:
         """A file that was found before, in this version. Raises FileError when it has changed or is gone."""
-        now = self._store.stat(name)
-        if now is None:
-            raise vanished(name)
-        if now.version != version:
-            raise changed(name)
-        return now
+        return self._store.again(name, version)
 
     def complete(
         self, files: list[LandingFile], *, settle: timedelta, done_marker: str | None

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from orrery.config.project import Project
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, summary
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 from orrery.plan.objects import taken_name
@@ -80,7 +80,7 @@ class IngestFilesOperator(FilesOperator):
             return self._execute(context, only)
 
     def _execute(self, context: Context, only: str | None) -> Any:
-        # Airflow's object storage and the database's driver; parsing must not pay for them.
+        # The clients of stores and the database's driver; parsing must not pay for them.
         from orrery.ingest.load import Loader
         from orrery.ingest.warehouse import connect
 
@@ -144,14 +144,13 @@ class IngestFilesOperator(FilesOperator):
         return loaded
 
     def _summary(self, loaded: list[Loaded]) -> dict[str, Any]:
-        """The XCom value, in the shape of orrery.execute.results.summary."""
+        """The XCom value."""
         rejected = sum(each.merged.rejected for each in loaded)
         message = f"{len(loaded)} files" if len(loaded) != 1 else loaded[0].file
         if rejected:
             message += f"; {rejected:,} rows are rejected, see {self.work.table}__rejected"
-        return summary([]) | {
-            "status": "warn" if rejected else "success",
-            "seconds": None,
-            "rows_affected": sum(each.rows for each in loaded) - rejected,
-            "message": message if loaded else "nothing new",
-        }
+        return outcome(
+            message if loaded else "nothing new",
+            status="warn" if rejected else "success",
+            rows=sum(each.rows for each in loaded) - rejected,
+        )

@@ -97,6 +97,15 @@ class Store(ABC):
     def stat(self, name: str) -> LandingFile | None:
         """The file of this name as it is now; None when there is none."""
 
+    def again(self, name: str, version: str) -> LandingFile:
+        """A file that was found before, in this version. Raises FileError when it has changed or is gone."""
+        now = self.stat(name)
+        if now is None:
+            raise vanished(name)
+        if now.version != version:
+            raise changed(name)
+        return now
+
     @abstractmethod
     def open(self, file: LandingFile) -> IO[bytes]:
         """The content of a file, seekable."""

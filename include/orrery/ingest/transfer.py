@@ -11,19 +11,16 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from orrery.config.project import Project
-from orrery.config.stores import matching
 from orrery.config.transfer import Transfer
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import FileError, IngestError, SetupError, explained
 from orrery.ingest.stores import (
     BLOCK,
     Digesting,
     LandingFile,
     Store,
-    changed,
     open_store,
-    vanished,
 )
 from orrery.plan.model import Work
 from orrery.plan.objects import taken_name
@@ -82,14 +79,6 @@ class TransferOperator(BaseOperator):
         context["ti"].xcom_push(key=RESULT_KEY, value=_summary(done))
 
 
-def target_uri(block: Transfer, source_uri: str) -> str:
-    """Where the object `source_uri` of a transfer goes to; its connection may be left out.
-
-    Raises SetupError when the transfer does not copy this object.
-    """
-    return block.target.below(_name(block, source_uri)).uri
-
-
 def transfer(block: Transfer, uri: str | None, tell: Callable[..., object]) -> Transferred | None:
     """Copy the objects of a block, or the one of `uri`; None when there is none, and that is fine.
 
@@ -140,11 +129,7 @@ def copy(source: Store, target: Store, file: LandingFile, there: LandingFile | N
 
     def verify() -> None:
         if not source.steady:
-            now = source.stat(file.name)
-            if now is None:
-                raise vanished(file.name)
-            if now.version != file.version:
-                raise changed(file.name)
+            source.again(file.name, file.version)
 
     with source.open(file) as raw:
         stream = Digesting(raw, file, md5=file.md5 if source.exact else None, verify=verify)
@@ -170,10 +155,10 @@ def _content(store: Store, name: str) -> str | None:
 def _name(block: Transfer, uri: str) -> str:
     place, pattern = block.source
     try:
-        name = place.name_of(uri)
+        name = block.name_of(uri)
     except ValueError as error:
         raise SetupError(f"{error}\n  Correct the uri of the run.") from None
-    if name is None or not matching(pattern)(name):
+    if name is None:
         raise SetupError(
             f"{uri} does not match {place.below(pattern).uri}, which is what the transfer copies.\n"
             "  Correct the uri of the run, or leave it out."
@@ -182,14 +167,6 @@ def _name(block: Transfer, uri: str) -> str:
 
 
 def _summary(done: Transferred) -> dict[str, Any]:
-    """The XCom value, in the shape of orrery.execute.results.summary, with counts."""
-    return {
-        "status": "success",
-        "seconds": None,
-        "rows_affected": None,
-        "message": str(done),
-        "nodes": [],
-        "objects": len(done.copied),
-        "bytes": done.size,
-        "skipped": done.skipped,
-    }
+    """The XCom value, with counts."""
+    counts = {"objects": len(done.copied), "bytes": done.size, "skipped": done.skipped}
+    return outcome(str(done)) | counts

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from orrery.config.errors import OrreryError
 from orrery.config.ingest import Files
 from orrery.config.project import Project
-from orrery.config.stores import Place, matching
+from orrery.config.stores import Place
 from orrery.config.transfer import Transfer
 from orrery.plan.model import Work
 
@@ -22,18 +22,11 @@ def taken_name(work: Work, uri: str, project: Project) -> str | None:
     Files also take what a transfer before them copies to their landing zone.
     """
     if isinstance(work.block, Transfer):
-        return _name(*work.block.source, uri)
+        return work.block.name_of(uri)
     block: Files = work.block
     for transfer in work.transfers:
-        name = _name(*transfer.source, uri)
-        if name is not None:
-            uri = transfer.target.below(name).uri
-    return _name(Place.parse(block.zone(project)), block.files, uri)
-
-
-def _name(place: Place, pattern: str, uri: str) -> str | None:
-    name = place.name_of(uri)
-    return name if name is not None and matching(pattern)(name) else None
+        uri = transfer.copy_of(uri) or uri
+    return Place.parse(block.zone(project)).match(uri, block.files)
 
 
 def check_object(works: Iterable[Work], uri: str, project: Project) -> None:
