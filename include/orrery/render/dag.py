@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
@@ -68,6 +69,12 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
     # Only now: every task that is made while its DAG has params gets a deep copy of them.
     dag.params.update(form_of(plan))
     return dag
+
+
+def _dbt_queue() -> dict[str, str]:
+    """With Celery: the queue of the tasks that may run dbt, of the workers that have its project."""
+    queue = os.environ.get("ORRERY_DBT_QUEUE")
+    return {"queue": queue} if queue else {}
 
 
 def _default_args(config: Pipeline) -> dict[str, Any]:
@@ -154,6 +161,7 @@ class _Builder:
             # Data that has not come in holds back what reads it, and nothing else.
             trigger_rule=TriggerRule.ALL_DONE,
             **pool,
+            **_dbt_queue(),
         )
         build.set_upstream(
             [task for task in ingests.values() if not task.downstream_task_ids & ingests.keys()]
@@ -188,11 +196,13 @@ class _Builder:
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
         elif task.kind is TaskKind.PUBLISH and self.plan.config.publish:
+            arguments |= _dbt_queue()
             operator = publish_operator(task, self.plan.config.publish, self.plan, arguments)
         elif task.work:
             arguments["retries"] = self.plan.config.retries
             operator = work_operator(task, task.work, self.tasks, arguments)
         else:
+            arguments |= _dbt_queue()
             operator = NODE_OPERATORS[self.plan.config.execute](
                 kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
             )
