@@ -31,6 +31,8 @@ PARTS = {
     "render": {"config", "manifest", "plan", "execute", "ingest", "publish"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
+    # The image takes the local stack's settings and roles.
+    "deploy": {"config", "local"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
     "cli": {"config", "manifest", "local", "execute"},
 }
@@ -39,6 +41,8 @@ WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
 ONLY = {
     ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model", "orrery.plan.objects"},
+    ("deploy", "config"): {"orrery.config.project"},
+    ("deploy", "local"): {"orrery.local.layout", "orrery.local.roles", "orrery.local.settings"},
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},

@@ -49,4 +49,6 @@ def init_env() -> None:
             "  For a new installation: docker compose down --volumes, then delete it."
         )
     write_private(path, _TEXT.format(keys=Secrets.generate(), redis=secrets.token_hex(24)))
-    new_console().print(f"Written: {path.name} (readable by you only). Next: docker compose up --detach --wait")
+    new_console().print(
+        f"{path.name} is written, for your eyes only. Next: docker compose up --detach --wait"
+    )

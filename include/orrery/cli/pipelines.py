@@ -40,6 +40,7 @@ CHECKS = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
 @click.option("--stand-ins", "with_stand_ins", is_flag=True, help="Try it without the systems it reaches.")
 def run(
     pipeline: str,
+    *,
     skip_stages: str,
     variables: str | None,
     remote: str | None,
@@ -82,6 +83,7 @@ def run(
 @click.option("--remote", metavar="URL", help="In the Airflow at this URL, instead of the local one.")
 def retry(
     pipeline: str,
+    *,
     failed: bool,
     model: str | None,
     downstream: bool,

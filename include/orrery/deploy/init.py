@@ -18,6 +18,7 @@ from orrery.local.layout import write_private
 from orrery.local.roles import Superuser, ensure_roles
 
 _WAIT_SECONDS = 120
+_ROLES = ("airflow", "loader", "transformer")
 
 
 def required(name: str) -> str:
@@ -25,7 +26,9 @@ def required(name: str) -> str:
     file = os.environ.get(f"{name}_FILE")
     value = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(name)
     if not value:
-        sys.exit(f"{name} is not set.\n  Set it, or {name}_FILE to a file with the value: see ./orrery init-env")
+        sys.exit(
+            f"{name} is not set.\n  Set it, or {name}_FILE to a file with the value: see ./orrery init-env"
+        )
     return value
 
 
@@ -52,8 +55,7 @@ def main() -> None:
         user=os.environ.get("POSTGRES_USER", "postgres"),
     )
     wait_for(superuser)
-    roles = {role: required(f"ORRERY_{role.upper()}_PASSWORD") for role in ("airflow", "loader", "transformer")}
-    ensure_roles(superuser, roles)
+    ensure_roles(superuser, {role: required(f"ORRERY_{role.upper()}_PASSWORD") for role in _ROLES})
     subprocess.run([sys.executable, "-P", "-m", "airflow", "db", "migrate"], check=True)
     passwords = Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     passwords.parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,7 @@ def airflow_version() -> str:
     return metadata.version("apache-airflow-core")
 
 
-def migrate(
-    layout: Layout, saved: Saved, superuser: roles.Superuser, report: Callable[[str], None]
-) -> Saved:
+def migrate(layout: Layout, saved: Saved, superuser: roles.Superuser, report: Callable[[str], None]) -> Saved:
     """Run `airflow db migrate` unless it has been run by this version; return what is to be remembered.
 
     A failure: StackError with the end of the log. Raises OSError, psycopg2.Error.

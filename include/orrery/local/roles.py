@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -28,7 +29,7 @@ class Superuser:
     """The role that may create roles and databases, on one server."""
 
     def __init__(self, password: str, *, port: int, host: str = HOST, user: str = "postgres") -> None:
-        self._server = {"host": host, "port": port, "user": user, "password": password}
+        self._server: dict[str, Any] = {"host": host, "port": port, "user": user, "password": password}
 
     @contextmanager
     def connected(self, database: str) -> Iterator[Connection]:

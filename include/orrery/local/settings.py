@@ -100,9 +100,8 @@ def sections(layout: Layout, saved: Saved, keys: Secrets) -> dict[str, dict[str,
         },
         "cosmos": {"cache_dir": str(layout.state / "cosmos")},
     }
-    return {
-        name: {**EVERYWHERE.get(name, {}), **here.get(name, {})} for name in dict.fromkeys([*here, *EVERYWHERE])
-    }
+    names = dict.fromkeys([*here, *EVERYWHERE])
+    return {name: {**EVERYWHERE.get(name, {}), **here.get(name, {})} for name in names}
 
 
 def render(layout: Layout, saved: Saved, keys: Secrets) -> str:
