@@ -70,7 +70,7 @@ class BuildRun:
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)
         self._dbt = Dbt(project, target_dir=self._folder, variables=options.variables)
-        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt)
+        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt, self._folder)
         self._publisher: Publisher
         self._reporter: Reporter | None = None
         self._hooks: dict[str, Any] | None = None

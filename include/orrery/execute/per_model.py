@@ -20,10 +20,13 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
+from orrery.execute.collector import read_records
+from orrery.execute.ledger import Ledger
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
-from orrery.execute.results import NodeResult, read_results
+from orrery.execute.results import NodeResult
 from orrery.execute.run_folder import folder_of, keep_results
+from orrery.manifest.dbt import Dbt
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -43,15 +46,16 @@ class NothingRanError(OrreryError):
 
 
 class PerModelRun:
-    """One dbt command for the nodes of one task.
+    """One dbt command for the nodes of one task, of which the ledger keeps what they did.
 
     After `execute`, `results` holds what dbt reported and `compiled_sql` the SQL that it ran; both
     are there after a failure too, as far as dbt came.
     """
 
-    def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions) -> None:
+    def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions, ti: Any) -> None:
         self.results: list[NodeResult] = []
         self.compiled_sql = ""
+        self._ti = ti
         self._folder: Path | None = None
         arguments: dict[str, Any] = {}
         if options.variables:
@@ -60,7 +64,7 @@ class PerModelRun:
             arguments["threads"] = options.threads
         if options.full_refresh and kind in (TaskKind.SEED, TaskKind.MODEL):
             arguments["full_refresh"] = True
-        project = Project.find()
+        project = self._project = Project.find()
         self._select = select
         self._operator = _OPERATORS[kind](
             task_id="dbt",
@@ -79,8 +83,7 @@ class PerModelRun:
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
         if f"{PUBLISH}.artifacts" in context["dag"].task_ids:
-            ti = context["ti"]
-            self._folder = folder_of(Project.find(), ti.dag_id, ti.run_id)
+            self._folder = folder_of(self._project, self._ti.dag_id, self._ti.run_id)
         self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
         if not self.results:
             raise NothingRanError(
@@ -93,9 +96,15 @@ class PerModelRun:
         self._operator.on_kill()
 
     def _collect(self, project_dir: str, **_: Any) -> None:
-        self.results = read_results(Path(project_dir) / "target")
+        target = Path(project_dir) / "target"
+        records = read_records(target)
+        self.results = [record.result for record in records if record.result]
         self.compiled_sql = self._operator.compiled_sql
         if self._folder is not None:
-            keep_results(Path(project_dir) / "target", self._folder)
+            keep_results(target, self._folder)
         # A later command in the same folder must not find these files again.
-        shutil.rmtree(Path(project_dir) / "target", ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        # dbt has run in this process, so that its adapter is here.
+        ledger = Ledger(self._ti.dag_id, self._ti.run_id, Dbt(self._project))
+        ledger.take(records, self._ti.try_number)
+        ledger.write()

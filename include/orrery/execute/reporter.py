@@ -97,7 +97,7 @@ class Reporter:
         if record.failed and self.stopping:
             self.release(task_id)
             return
-        self._ledger.take(record, self.tries[task_id])
+        self._ledger.take(record.nodes.values(), self.tries[task_id])
         if record.failed and not (stale and self._stale != "fail"):
             self._fail(record)
         elif record.skipped:

@@ -131,6 +131,11 @@ class Dbt:
         return {"select": ("result:success",), "state": str(state), "indirect_selection": "empty"}
 
     @property
+    def target(self) -> str:
+        """The name of dbt's target."""
+        return read_profile(self.project).target
+
+    @property
     def adapter_type(self) -> str:
         """The kind of the warehouse as dbt names it (`postgres`, `bigquery`), after a command has run."""
         return str(self._adapter().type())
