@@ -91,6 +91,20 @@ def test_the_shipped_pipeline(shipped: Any, manifest: dict[str, Any]) -> None:
     assert differences(expected_graph(manifest, TAG, "gate"), graph_of(dag)) == []
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "tag", "published"),
+    [
+        ("events_batch", "events", ("docs",)),
+        ("sales_marketing", "sales_marketing", ("docs", "artifacts")),
+    ],
+)
+def test_the_shipped_pipelines_that_publish(
+    shipped: Any, manifest: dict[str, Any], pipeline: str, tag: str, published: tuple[str, ...]
+) -> None:
+    expected = expected_graph(manifest, tag, "gate", published=published)
+    assert differences(expected, graph_of(shipped.dags[pipeline])) == []
+
+
 @pytest.mark.parametrize("execute", EXECUTE)
 @pytest.mark.parametrize("mode", TESTS)
 @pytest.mark.parametrize("tag", TAGS)

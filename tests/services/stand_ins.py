@@ -20,6 +20,8 @@ Connections = dict[str, dict[str, Any]]
 Warehouse = Mapping[str, str]
 
 INBOX, LAKE, LAKE_FOLDER = "orrery-events", "orrery-lake", "raw"
+# What pipelines publish to.
+WEBSITE, REPORTS = "orrery-docs", "sales-marketing-dev"
 IMAGE = "orrery-events:latest"
 DATA = Path("tests/services/data")
 
@@ -65,6 +67,7 @@ class Events:
             )
             self.s3.create(INBOX)
             self.gcs.create(LAKE)
+            self.gcs.create(WEBSITE)
             for path in sorted((root / DATA / "events").glob("*.jsonl")):
                 if inbox(path.name):
                     self.s3.put(INBOX, f"incoming/{path.name}", path.read_bytes())
@@ -93,8 +96,12 @@ def serve(pipeline: str, root: Path, warehouse: Warehouse) -> Iterator[Connectio
     match pipeline:
         case "sales_marketing":
             folder = root / DATA / "sales_marketing"
-            with AirbyteServer({"sales_marketing": folder}, dsn=warehouse["loader"]) as airbyte:
-                yield airbyte.connections()
+            with (
+                AirbyteServer({"sales_marketing": folder}, dsn=warehouse["loader"]) as airbyte,
+                GcsServer("google_reports") as gcs,
+            ):
+                gcs.create(REPORTS)
+                yield airbyte.connections() | gcs.connections()
         case "events_batch" | "events_integration":
             with Events(root, warehouse) as events:
                 yield events.connections()
