@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+from support import leaky
+
 ROOT = Path(__file__).resolve().parents[2]
 # The key of the lock that the model trial_held waits for.
 LOCK = 4711
@@ -275,6 +277,7 @@ PIPELINES = {
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
+    **leaky.PIPELINES,
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",
@@ -289,7 +292,9 @@ def make(root: Path) -> None:
     (root / "include").symlink_to(ROOT / "include")
     (root / "tests").mkdir()
     (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
-    files = _FILES | _FAULTS | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
+    files = (
+        _FILES | _FAULTS | leaky.FILES | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
+    )
     for name, text in files.items():
         path = root / "dbt" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, summary
-from orrery.ingest.connections import require
+from orrery.ingest.connections import hide, require
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 
@@ -51,6 +51,7 @@ class HttpOperator(BaseOperator):
         """What the service answered, in short; raises IngestError."""
         call: Http = self.work.block.http
         known = require(call.connection, _EXAMPLE)
+        hide(known)
         what = f"{call.method} {call.endpoint} of the connection {call.connection!r}"
         context = {"pipeline": self.dag_id, "run_id": run_id, "exposure": self.work.of}
         try:
