@@ -66,7 +66,7 @@ def product(request: Request, name: str, user: GetUserDep, session: SessionDep) 
         "product.html",
         product=shown,
         missing=[text for text in (*found.missing, of_runs.missing) if text],
-        durations=plots.duration_bars(shown.runs, 640, 150, most=30),
+        durations=plots.duration_bars(shown.runs, 640, 220, most=30),
         trends=plots.row_trends(shown, 200, 44),
         grid=plots.result_grid(shown),
         slowest=plots.slowest(shown),

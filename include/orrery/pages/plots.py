@@ -16,7 +16,7 @@ from orrery.pages.words import count, duration, kind, moment
 
 # A seldom run is no reason for a bar as wide as a page.
 _FEWEST_BARS = 12
-_MOST_TESTS = 40
+_MOST_TESTS = 30
 _MOST_MODELS = 12
 _RAN = ("success", "pass", "warn")
 

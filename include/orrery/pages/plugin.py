@@ -8,7 +8,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/orrery"
-# The menu shows it in one colour, light enough for the one mode and dark enough for the other.
+# It keeps its colour where the menu marks the page that is open.
 _ICON = (
     "data:image/svg+xml,"
     "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='{colour}' "
@@ -29,16 +29,16 @@ class DataProducts(AirflowPlugin):
             "destination": "nav",
             "nav_top_level": True,
             "url_route": "data-products",
-            "icon": _ICON.format(colour="%2352525b"),
-            "icon_dark_mode": _ICON.format(colour="%23a1a1aa"),
+            "icon": _ICON.format(colour="%236487bd"),
+            "icon_dark_mode": _ICON.format(colour="%238fa6cc"),
         },
         {
             "name": "Data product",
             "href": f"{PREFIX.strip('/')}/pipelines/{{DAG_ID}}",
             "destination": "dag",
             "url_route": "data-product",
-            "icon": _ICON.format(colour="%2352525b"),
-            "icon_dark_mode": _ICON.format(colour="%23a1a1aa"),
+            "icon": _ICON.format(colour="%236487bd"),
+            "icon_dark_mode": _ICON.format(colour="%238fa6cc"),
         },
     ]
 
