@@ -33,8 +33,10 @@ PARTS = {
     "local": {"config"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
     "cli": {"config", "manifest", "local", "execute"},
+    # The pages in Airflow show what all the others know, and what a run has left; they change nothing.
+    "pages": {"config", "manifest", "plan", "execute", "publish"},
 }
-WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
+WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert", "pages"}
 # Single modules in place of a whole part.
 ONLY = {
     ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
@@ -50,7 +52,17 @@ ONLY = {
         "orrery.execute.run_folder",
     },
     ("publish", "ingest"): {"orrery.ingest.errors", "orrery.ingest.stores"},
-    ("cli", "execute"): {"orrery.execute.node_runs", "orrery.execute.options", "orrery.execute.results"},
+    ("cli", "execute"): {
+        "orrery.execute",
+        "orrery.execute.history",
+        "orrery.execute.node_runs",
+        "orrery.execute.options",
+        "orrery.execute.results",
+    },
+    ("pages", "manifest"): {"orrery.manifest.profile", "orrery.manifest.store"},
+    ("pages", "plan"): {"orrery.plan.planner"},
+    ("pages", "execute"): {"orrery.execute", "orrery.execute.history", "orrery.execute.node_runs"},
+    ("pages", "publish"): {"orrery.publish.reader", "orrery.publish.target"},
 }
 
 
@@ -144,6 +156,7 @@ def test_only_what_runs_counts_as_an_import_of_dbt(tmp_path: Path) -> None:
         ("execute/x.py", "from orrery.render import load_dags"),
         ("execute/x.py", "from orrery.manifest.build import build_manifests"),
         ("execute/x.py", "from orrery.plan.planner import plan_pipeline"),
+        ("pages/x.py", "from orrery.manifest.dbt import Dbt"),
     ],
 )
 def test_an_import_the_wrong_way_is_found(tmp_path: Path, file: str, text: str) -> None:

@@ -107,6 +107,30 @@ sources:
     "models/trial/published/trial_sourced.sql": (
         "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
     ),
+    # What the pages in Airflow show: row counts, a source, and a test that a run can make fail.
+    "models/trial/pages/page_orders.sql": (
+        "{{ config(materialized='table') }}\nselect id from generate_series(1, 1200) as id\n"
+    ),
+    "models/trial/pages/page_customers.sql": (
+        "{{ config(materialized='table') }}\nselect id from {{ ref('page_orders') }} where id % 7 = 0\n"
+    ),
+    "models/trial/pages/page_sourced.sql": (
+        "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
+    ),
+    "models/trial/pages/pages.yml": """\
+models:
+  - name: page_orders
+    columns:
+      - name: id
+        data_tests: [not_null, unique]
+  - name: page_customers
+    columns:
+      - name: id
+        data_tests: [not_null]
+""",
+    "tests/trial/assert_page_customers_are_few.sql": (
+        "select id from {{ ref('page_customers') }} where id > {{ var('limit', 2000) }}\n"
+    ),
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -276,6 +300,10 @@ PIPELINES = {
     "trial_published_per_model": (
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
+    "trial_pages": (
+        "description: Orders & <script>document.title = 'taken over'</script> customers.\n"
+        "select: path:models/trial/pages trial_phase_seed\npublish: {}\n"
+    ),
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     **leaky.PIPELINES,
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
@@ -287,6 +315,7 @@ PIPELINES = {
 def make(root: Path) -> None:
     """Fill the empty folder `root` with a copy of the project and the trial product."""
     shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "plugins", root / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")

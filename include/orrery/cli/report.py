@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orrery.cli import history
 from orrery.cli.session import new_console
 from orrery.config.errors import OrreryError
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
+from orrery.execute import history
 from orrery.execute.node_runs import TABLE, NodeRun, recent
 from orrery.local import Stack
 from orrery.manifest.profile import read_profile

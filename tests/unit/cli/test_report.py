@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from orrery.cli import history, report
+from orrery.cli import report
 from orrery.cli.__main__ import main
-from orrery.cli.history import Run, runs_of
 from orrery.config.project import Project
+from orrery.execute import history
+from orrery.execute.history import Run, runs_of
 from orrery.execute.node_runs import NodeRun
 
 BEGAN = datetime(2026, 1, 31, 6, tzinfo=UTC)
