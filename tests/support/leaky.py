@@ -75,7 +75,7 @@ class Telltale:
     def __init__(self, url: str) -> None:
         made = {name: _secret() for name in ("aws", "airbyte", "airbyte_token", "header", "http")}
         # What stands in a URL.
-        made |= {name: secrets.token_hex(16) for name in ("webhook", "slack")}
+        made |= {name: secrets.token_hex(16) for name in ("host token", "host password", "slack")}
         self.secrets = made
         host, _, port = url.removeprefix("http://").partition(":")
         self.connections: dict[str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ class Telltale:
             # Nobody listens there.
             "leak_webhook": {
                 "conn_type": "http",
-                "host": f"http://me:{made['slack']}@127.0.0.1:1/services/T0/B0/{made['webhook']}",
+                "host": f"http://me:{made['host password']}@127.0.0.1:1/services/T0/B0/{made['host token']}",
             },
             "leak_slack": {
                 "conn_type": "slackwebhook",
