@@ -36,11 +36,13 @@ where node.pipeline = %(pipeline)s and node.run_id = %(run)s
 
 
 def add_past(live: Live, pipeline: str, run_id: str, runs: int, *, test: str) -> None:
-    """Make `runs` runs, one an hour before the other.
+    """Make `runs` runs, one an hour before the other, unless it has been done.
 
     :param run_id: the real run
     :param test: the test that fails in every seventh of them, and warns in the one after
     """
+    if any(run["dag_run_id"].startswith("past__") for run in live.airflow.runs(pipeline)):
+        return
     metadata = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
     with (
         closing(psycopg2.connect(metadata)) as airflow,

@@ -206,7 +206,7 @@ class Slow:
     before: float | None
 
 
-def slowest(product: Product, most: int = 10) -> list[Slow]:
+def slowest(product: Product, most: int = 8) -> list[Slow]:
     """The nodes that took longest in the last run in which any began."""
     runs = product.history
     if not runs:
