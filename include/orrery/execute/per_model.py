@@ -20,10 +20,12 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
+from orrery.execute.elementary import is_to_blame, run_environment
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
-from orrery.execute.results import NodeResult, read_results
+from orrery.execute.results import NodeResult, read_results, severity
 from orrery.execute.run_folder import folder_of, keep_results
+from orrery.manifest import packages
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -78,15 +80,30 @@ class PerModelRun:
 
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
-        if f"{PUBLISH}.artifacts" in context["dag"].task_ids:
-            ti = context["ti"]
-            self._folder = folder_of(Project.find(), ti.dag_id, ti.run_id)
-        self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
+        published, ti, project = context["dag"].task_ids, context["ti"], Project.find()
+        if f"{PUBLISH}.artifacts" in published:
+            self._folder = folder_of(project, ti.dag_id, ti.run_id)
+        elementary = f"{PUBLISH}.elementary" in published and packages.has_elementary(project)
+        try:
+            self._run(context, elementary=elementary)
+        except Exception as error:
+            if not (elementary and is_to_blame(error)):
+                raise
+            if not self.results:
+                # It was a hook at the start.
+                self._run(context, elementary=False)
+            elif any(severity(result.status) > severity("warn") for result in self.results):
+                raise
         if not self.results:
             raise NothingRanError(
                 f"dbt ran nothing for {' '.join(self._select)}: the project is not the one that the DAG "
                 "was made from.\n  Run ./orrery build"
             )
+
+    def _run(self, context: Context, *, elementary: bool) -> None:
+        results = run_environment(context["ti"], results=elementary)
+        with packages.environment(packages.variables(Project.find()) | results):
+            self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
 
     def on_kill(self) -> None:
         """Stop what dbt does, as far as Cosmos can."""

@@ -108,7 +108,10 @@ def exposure_tasks(entries: list[Resource], owner: Owner) -> dict[str, TaskPlan]
 _PUBLISHED = {
     "docs": "Publishes dbt's documentation of the pipeline as one HTML file.",
     "artifacts": "Publishes manifest.json, run_results.json, sources.json and catalog.json of the run.",
+    "elementary": "Publishes Elementary's report on data quality as one HTML file, if it is installed.",
 }
+# It begins with the others, to be skipped at once where there is nothing to report, and waits for their end.
+_AT_ONCE = "elementary"
 
 
 def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> list[TaskPlan]:
@@ -117,7 +120,8 @@ def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> lis
     :param last: the ids of the tasks that no other one waits for
     """
     tasks: list[TaskPlan] = []
-    upstream = frozenset(last)
+    last = frozenset(last)
+    upstream = last
     for name, doc in _PUBLISHED.items():
         if getattr(block, name):
             task_id = _id(PUBLISH, name)
@@ -128,7 +132,7 @@ def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> lis
                     kind=TaskKind.PUBLISH,
                     nodes=(),
                     select=(),
-                    upstream=upstream,
+                    upstream=last if name == _AT_ONCE else upstream,
                     owner=owner,
                     doc=doc,
                     always=True,
