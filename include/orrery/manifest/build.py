@@ -16,7 +16,7 @@ from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
 from orrery.manifest.ingest import ingestions
 from orrery.manifest.install import install_packages
-from orrery.manifest.packages import ELEMENTARY
+from orrery.manifest.packages import ELEMENTARY, has_elementary
 from orrery.manifest.profile import ProfileError
 from orrery.manifest.slim import NODE_TYPES, slim_manifest
 from orrery.manifest.store import ManifestError, ManifestStore
@@ -66,6 +66,7 @@ def build_manifests(
                 slim["sources"],
                 full_refresh=pipeline.config.full_refresh,
             )
+            slim[ELEMENTARY] = has_elementary(project)
             slim["runs"] = exposure_runs(project, manifest["exposures"], slim["nodes"], [*pipelines.names])
             _check_files(pipeline, slim)
         except ConfigError as error:

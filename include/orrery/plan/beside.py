@@ -110,14 +110,15 @@ _PUBLISHED = {
     "artifacts": "Publishes manifest.json, run_results.json, sources.json and catalog.json of the run.",
     "elementary": "Publishes Elementary's report on data quality as one HTML file, if it is installed.",
 }
-# It begins with the others, to be skipped at once where there is nothing to report, and waits for their end.
-_AT_ONCE = "elementary"
 
 
-def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> list[TaskPlan]:
+def publish_tasks(
+    block: Publish, last: Iterable[str], owner: str | None, *, elementary: bool
+) -> list[TaskPlan]:
     """The tasks that publish what a run has done, whatever became of it, one after the other.
 
     :param last: the ids of the tasks that no other one waits for
+    :param elementary: whether it is installed; otherwise its task holds nobody up, as it is skipped
     """
     tasks: list[TaskPlan] = []
     last = frozenset(last)
@@ -132,7 +133,7 @@ def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> lis
                     kind=TaskKind.PUBLISH,
                     nodes=(),
                     select=(),
-                    upstream=last if name == _AT_ONCE else upstream,
+                    upstream=last if name == "elementary" and not elementary else upstream,
                     owner=owner,
                     doc=doc,
                     always=True,

@@ -73,16 +73,14 @@ class PublishOperator(BaseOperator):
         """Why there is nothing to publish, whatever the run does."""
         return None
 
-    def _is_awaited(self, task_id: str) -> bool:
-        """Whether the task begins after another one has ended."""
-        return not task_id.startswith(f"{PUBLISH}.")
-
     def _await_others(self, context: Context) -> None:
         """Come back later while tasks are at work: those that a failure holds back have ended early."""
         ti: Any = context["ti"]
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
         busy = [
-            task_id for task_id, state in states.items() if state not in _ENDED and self._is_awaited(task_id)
+            task_id
+            for task_id, state in states.items()
+            if state not in _ENDED and not task_id.startswith(f"{PUBLISH}.")
         ]
         if busy:
             self.log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
@@ -164,10 +162,6 @@ class ElementaryOperator(PublishOperator):
             return None
         folder = project.relative(packages_folder(project))
         return f"Elementary is not installed in {folder}: ./orrery build --packages installs it."
-
-    def _is_awaited(self, task_id: str) -> bool:
-        # Those that publish take turns: each deletes what is old.
-        return task_id != self.task_id
 
     def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
         from orrery.publish.elementary import write_report

@@ -56,9 +56,6 @@ def publish_operator(
     from orrery.publish.operator import OPERATORS
 
     nodes = {uid for other in plan.tasks.values() for uid in other.nodes}
-    if task.name == "elementary":
-        # It comes back while others publish; a busy scheduler may notice so late that it fails the task.
-        arguments |= {"retries": max(1, plan.config.retries), "retry_delay": _RETRY_DELAY}
     documented = tuple(sorted(uid for uid in nodes if uid.partition(".")[0] in _DOCUMENTED))
     return OPERATORS[task.name](stage=task.stage, publish=block, documented=documented, **arguments)
 

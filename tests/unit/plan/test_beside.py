@@ -151,6 +151,11 @@ def test_what_is_published_comes_after_all_others() -> None:
     assert made.stages[-1] == "publish"
 
 
+def test_an_installed_elementary_publishes_after_the_others() -> None:
+    made = plan(*MODELS, publish=Publish(elementary=True), elementary=True)
+    assert made.tasks["publish.elementary"].upstream == {"publish.artifacts"}
+
+
 def test_only_what_is_asked_for_is_published() -> None:
     made = plan(*MODELS, publish=Publish(docs=False))
     assert "publish.docs" not in made.tasks
