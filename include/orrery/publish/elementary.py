@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,8 @@ _SETTINGS = {
     "disable_elementary_logo_print": True,
     "run_dbt_deps_if_needed": False,
 }
+# The report works without them; whoever reads it shall not be told of to anybody.
+_FONTS = re.compile(r"<link[^>]*https://fonts\.[^>]*>")
 # edr looks for a newer version of itself before it has read its arguments, unless the settings in the home
 # folder forbid it; but the home of the machine's user, who may have credentials there, stays.
 _START = """\
@@ -80,6 +83,8 @@ def write_report(project: Project, ti: Any, options: RunOptions) -> Path:
         said = _run_edr(project, folder, made)
         if not made.is_file():
             raise ReportError(f"edr report made no report:\n{said}")
+        text = made.read_text(encoding="utf-8")
+        made.write_text(_FONTS.sub("", text), encoding="utf-8")
         with suppress(OSError):
             kept.parent.mkdir(exist_ok=True)
             shutil.move(folder / "internal" / PARTIAL_PARSE, kept)
