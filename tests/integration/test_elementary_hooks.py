@@ -9,7 +9,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from conftest import BASE, WriteProject
-from orrery.execute.elementary import make_tables, run_environment
+from orrery.execute.elementary import end_hooks, make_tables, run_environment
 from orrery.execute.hooks import Hooks
 from orrery.manifest.dbt import Dbt
 from support.warehouse import query
@@ -90,8 +90,8 @@ def test_each_command_has_elementarys_hooks_and_the_build_has_the_others(
     assert build(dbt, FIRST) is None
     hooks.choose(last=True)
     assert build(dbt, SECOND) is None
-    begin = ["elementary start", "start", "elementary end"]
-    end = ["elementary start", "elementary end", "end"]
+    begin = ["start", "elementary start", "elementary end"]
+    end = ["elementary start", "end", "elementary end"]
     assert noted(postgres_uri) == begin + end
 
 
@@ -126,14 +126,16 @@ def test_a_hook_of_elementary_that_fails_is_a_warning(
     error = build(dbt, FIRST)
     assert "division by zero" in str(error)
     assert error is not None
+    begun = when == "on-run-end"
+    assert begun == bool(query(postgres_uri, "select 1 from pg_views where schemaname = 'hooked'"))
     with caplog.at_level(logging.WARNING, logger="orrery.execute.elementary"):
-        assert hooks.forgive(error)
+        assert hooks.forgive(error, begun=begun, ended=begun)
     (record,) = caplog.records
     assert "The run goes on without it." in record.getMessage()
     # It is forgiven once: there are no more of its hooks, and so no more of its errors.
     hooks.choose(first=True, last=True)
     assert build(dbt, FIRST) is None
-    assert not hooks.forgive(error)
+    assert not hooks.forgive(error, begun=begun, ended=begun)
 
 
 def test_a_hook_of_the_project_that_fails_is_not_forgiven(make: Make) -> None:
@@ -143,7 +145,16 @@ def test_a_hook_of_the_project_that_fails_is_not_forgiven(make: Make) -> None:
     error = build(dbt, FIRST)
     assert "division by zero" in str(error)
     assert error is not None
-    assert not hooks.forgive(error)
+    assert not hooks.forgive(error, begun=True, ended=True)
+    # What the tasks with a dbt of their own know of the hooks, is what dbt's manifest has.
+    manifest = dbt.manifest
+    ends = {uid for uid, node in manifest.nodes.items() if "on-run-end" in node.tags}
+    assert set(end_hooks(dbt.project)) == ends
+
+
+def test_a_build_that_breaks_off_is_not_forgiven(make: Make) -> None:
+    hooks = Hooks(make(), elementary=True)
+    assert not hooks.forgive(RuntimeError("no more memory"), begun=True, ended=False)
 
 
 def test_tables_are_made_where_they_are_missing(

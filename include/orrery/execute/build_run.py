@@ -228,10 +228,10 @@ class BuildRun:
         chosen = {"first": not self._begun, "last": len(tasks) == len(remaining)}
         self._begun = True
         while error := self._build_once(tasks, reporter, **chosen):
-            if not self._hooks.forgive(error):
+            ended = sum(task.task_id in reporter.ended for task in tasks)
+            if not self._hooks.forgive(error, begun=ended > 0, ended=ended == len(tasks)):
                 raise error
-            if any(task.task_id in reporter.ended for task in tasks):
-                # It was a hook at the end.
+            if ended:
                 break
         self._keep_results()
         self._finish(tasks, reporter)

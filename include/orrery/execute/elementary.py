@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
+
+import yaml
 
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
@@ -37,16 +40,32 @@ def run_environment(ti: Any, *, results: bool) -> dict[str, str]:
     }
 
 
-def is_to_blame(error: BaseException) -> bool:
-    """Whether a hook of Elementary has ended a command of dbt; says in the log that the run goes on."""
-    node = getattr(error, "node", None)
-    blamed = getattr(node, "package_name", None) == ELEMENTARY or f"{ELEMENTARY}-on-run-" in str(error)
-    if blamed:
-        log.warning(
-            "Elementary lacks results of this run: its hook failed. The run goes on without it.\n%s",
-            str(error).strip(),
-        )
-    return blamed
+def is_to_blame(due: Iterable[str], results: Iterable[str]) -> bool:
+    """Whether it was Elementary's hook that ended a command after its last node.
+
+    dbt does not always tell; but hooks that came to their end are among its results.
+
+    :param due: the unique ids of all hooks at the end of the command
+    :param results: those of all its results
+    """
+    missing = set(due) - set(results)
+    return bool(missing) and all(uid.startswith(f"operation.{ELEMENTARY}.") for uid in missing)
+
+
+def end_hooks(project: Project) -> list[str]:
+    """The unique ids of the hooks at the end of each command, of the project and of Elementary."""
+    settings = yaml.safe_load((project.dbt_dir / "dbt_project.yml").read_bytes())
+    own = settings.get("on-run-end") or []
+    counts = {settings["name"]: 1 if isinstance(own, str) else len(own), ELEMENTARY: 1}
+    return [f"operation.{name}.{name}-on-run-end-{n}" for name, count in counts.items() for n in range(count)]
+
+
+def warn(error: BaseException) -> None:
+    """Say in the log that a hook of Elementary has failed."""
+    log.warning(
+        "Elementary lacks results of this run: its hook failed. The run goes on without it.\n%s",
+        str(error).strip(),
+    )
 
 
 def make_tables(dbt: Dbt) -> None:

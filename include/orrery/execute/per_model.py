@@ -20,7 +20,7 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
-from orrery.execute.elementary import is_to_blame, run_environment
+from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
 from orrery.execute.results import NodeResult, read_results, severity
@@ -87,13 +87,14 @@ class PerModelRun:
         try:
             self._run(context, elementary=elementary)
         except Exception as error:
-            if not (elementary and is_to_blame(error)):
+            failed = any(severity(result.status) > severity("warn") for result in self.results)
+            ids = [result.unique_id for result in self.results]
+            if not elementary or failed or (ids and not is_to_blame(end_hooks(project), ids)):
                 raise
+            warn(error)
             if not self.results:
-                # It was a hook at the start.
+                # It may have been a hook at the start.
                 self._run(context, elementary=False)
-            elif any(severity(result.status) > severity("warn") for result in self.results):
-                raise
         if not self.results:
             raise NothingRanError(
                 f"dbt ran nothing for {' '.join(self._select)}: the project is not the one that the DAG "
