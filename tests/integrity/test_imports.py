@@ -39,14 +39,26 @@ PARTS = {
 WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert", "pages"}
 # Single modules in place of a whole part.
 ONLY = {
-    ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
+    ("execute", "manifest"): {
+        "orrery.manifest",
+        "orrery.manifest.dbt",
+        "orrery.manifest.packages",
+        "orrery.manifest.profile",
+        "orrery.manifest.store",
+    },
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model", "orrery.plan.objects"},
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
-    ("publish", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.store"},
+    ("publish", "manifest"): {
+        "orrery.manifest.dbt",
+        "orrery.manifest.packages",
+        "orrery.manifest.profile",
+        "orrery.manifest.store",
+    },
     ("publish", "execute"): {
         "orrery.execute",
+        "orrery.execute.elementary",
         "orrery.execute.options",
         "orrery.execute.results",
         "orrery.execute.run_folder",
@@ -189,7 +201,11 @@ print("\\n" + json.dumps({"dags": dags, "dbt": dbt, "calls": calls}))
 def probe(target: Path, mode: str) -> dict[str, list[str]]:
     """Load dags/orrery.py in a process of its own."""
     env = {key: value for key, value in os.environ.items() if key not in FOREIGN}
-    env |= {"ORRERY_TARGET_PATH": str(target), "PYTHONPATH": str(ROOT / "include")}
+    env |= {
+        "ORRERY_TARGET_PATH": str(target),
+        "ORRERY_DBT_PACKAGES": str(target / "no_packages"),
+        "PYTHONPATH": str(ROOT / "include"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROBE, mode, str(ROOT / "dags" / "orrery.py")],
         env=env,

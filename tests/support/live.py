@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import psutil
 import psycopg2
 import pytest
 
+from conftest import NO_HUB
 from orrery.local import Stack, StackInfo, processes
 from orrery.local.layout import Layout
 from orrery.local.ports import find_free
@@ -56,7 +57,7 @@ class Done:
 class Live:
     """A project of its own with a stack of its own, used through its commands."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **settings: str) -> None:
         self.root = root
         self.dbt = root / "dbt"
         self.state = root / ".orrery"
@@ -65,6 +66,8 @@ class Live:
             "ORRERY_STATE_DIR": str(self.state),
             "ORRERY_PORT": str(find_free()),
             "PYTHONPATH": str(root / "include"),
+            **NO_HUB,
+            **settings,
         }
         self.stack = Stack(root, self.state)
 
@@ -135,10 +138,17 @@ class Live:
 @pytest.fixture(scope="session")
 def live() -> Iterator[Live]:
     """A stack that the first command of the tests starts; nothing of it is left at the end."""
+    with new_live() as live:
+        yield live
+
+
+@contextmanager
+def new_live(**settings: str) -> Iterator[Live]:
+    """A project with a stack of its own, in which these environment variables are set."""
     root = Path(tempfile.mkdtemp(prefix="orrery-"))
     # The database's user, if it is another one, has to pass through.
     root.chmod(0o755)
-    live = Live(root)
+    live = Live(root, **settings)
     with subprocess.Popen(
         [sys.executable, "-c", _GUARD, str(root)],
         stdin=subprocess.PIPE,

@@ -21,11 +21,13 @@ from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
 from orrery.execute.collector import read_records
+from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.ledger import Ledger
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
-from orrery.execute.results import NodeResult
+from orrery.execute.results import NodeResult, severity
 from orrery.execute.run_folder import folder_of, keep_results
+from orrery.manifest import packages
 from orrery.manifest.dbt import Dbt
 from orrery.plan.model import TaskKind
 
@@ -82,14 +84,31 @@ class PerModelRun:
 
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
-        if f"{PUBLISH}.artifacts" in context["dag"].task_ids:
+        published = context["dag"].task_ids
+        if f"{PUBLISH}.artifacts" in published:
             self._folder = folder_of(self._project, self._ti.dag_id, self._ti.run_id)
-        self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
+        elementary = f"{PUBLISH}.elementary" in published and packages.has_elementary(self._project)
+        try:
+            self._run(context, elementary=elementary)
+        except Exception as error:
+            failed = any(severity(result.status) > severity("warn") for result in self.results)
+            ids = [result.unique_id for result in self.results]
+            if not elementary or failed or (ids and not is_to_blame(end_hooks(self._project), ids)):
+                raise
+            warn(error)
+            if not self.results:
+                # It may have been a hook at the start.
+                self._run(context, elementary=False)
         if not self.results:
             raise NothingRanError(
                 f"dbt ran nothing for {' '.join(self._select)}: the project is not the one that the DAG "
                 "was made from.\n  Run ./orrery build"
             )
+
+    def _run(self, context: Context, *, elementary: bool) -> None:
+        results = run_environment(self._ti, results=elementary)
+        with packages.environment(packages.variables(self._project) | results):
+            self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
 
     def on_kill(self) -> None:
         """Stop what dbt does, as far as Cosmos can."""
@@ -106,5 +125,6 @@ class PerModelRun:
         shutil.rmtree(target, ignore_errors=True)
         # dbt has run in this process, so that its adapter is here.
         ledger = Ledger(self._ti.dag_id, self._ti.run_id, Dbt(self._project))
-        ledger.take(records, self._ti.try_number)
+        nodes = (each for each in records if each.result and not each.result.unique_id.startswith("operation."))
+        ledger.take(nodes, self._ti.try_number)
         ledger.write()

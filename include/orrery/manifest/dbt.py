@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
+from orrery.manifest import packages
 from orrery.manifest.profile import read_profile
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Dbt:
 
     :param target_dir: dbt's target folder; by default the project's own
     :param variables: dbt's `--vars`, for parsing and for every command
+    :param environment: environment variables of its commands
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Dbt:
         *,
         target_dir: Path | None = None,
         variables: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.project = project
         self.target_dir = target_dir or project.target_dir
+        self.environment = dict(environment or {})
         self._variables = dict(variables or {})
         self._manifest: Manifest | None = None
 
@@ -78,6 +82,10 @@ class Dbt:
     ) -> dbtRunnerResult:
         """Run a command that may fail; `callback` gets all of dbt's events, from several threads at once."""
         return self._result(command, (callback,), **arguments)
+
+    def call(self, macro: str) -> None:
+        """Run a macro of the project (`dbt run-operation`); raises DbtError."""
+        self._invoke(["run-operation", macro])
 
     def docs(self, unique_ids: Iterable[str]) -> Path:
         """Write the documentation as one HTML file, with a catalog of these nodes; raises DbtError.
@@ -151,6 +159,24 @@ class Dbt:
             adapter.add_query(sql, bindings=bindings, abridge_sql_log=True)
             adapter.commit_if_has_connection()
 
+    def missing_tables(self, package: str) -> list[str]:
+        """The unique ids of the models of a package that the warehouse has not, after a command has run.
+
+        Raises DbtError and dbt's own errors; not for use while a command runs.
+        """
+        nodes: Any = self.manifest.nodes
+        models = [
+            node for uid, node in nodes.items() if uid.startswith("model.") and node.package_name == package
+        ]
+        adapter = self._adapter()
+        there: set[tuple[str, str]] = set()
+        with adapter.connection_named("orrery"):
+            for database, schema in {(node.database, node.schema) for node in models}:
+                relation = adapter.Relation.create(database=database, schema=schema)
+                found = adapter.list_relations_without_caching(relation.without_identifier())
+                there |= {(schema, each.identifier) for each in found}
+        return [node.unique_id for node in models if (node.schema, node.alias) not in there]
+
     @staticmethod
     def _adapter() -> Any:
         # dbt has no public way to it; it drops the adapter not before the next command begins.
@@ -186,4 +212,5 @@ class Dbt:
         if self._variables:
             arguments["vars"] = self._variables
         runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
-        return runner.invoke([*command, *options], **arguments)
+        with packages.environment(packages.variables(project) | self.environment):
+            return runner.invoke([*command, *options], **arguments)

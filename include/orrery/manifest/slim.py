@@ -53,6 +53,8 @@ def slim_manifest(
         # What fills the sources, and what runs after the models; see orrery.manifest.ingest and exposures.
         "ingest": [],
         "runs": [],
+        # Whether this dbt package is installed.
+        "elementary": False,
         "nodes": {
             uid: _slim(resources[uid], lineage.parents(uid), own_stage.get(uid))
             for uid in lineage.ordered()

@@ -139,7 +139,8 @@ class _Planner:
         if self.config.publish is None:
             return
         last = self.tasks.keys() - set().union(*self.upstream.values())
-        for task in publish_tasks(self.config.publish, last, self._owner({"config": {}})):
+        owner, elementary = self._owner({"config": {}}), self.slim["elementary"]
+        for task in publish_tasks(self.config.publish, last, owner, elementary=elementary):
             self._add(task)
 
     def _with_ancestors(self, uids: Iterable[str]) -> set[str]:

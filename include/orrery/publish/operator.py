@@ -16,7 +16,7 @@ from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
 from orrery.config.publish import Publish
 from orrery.execute.options import OptionsError, RunOptions
-from orrery.execute.results import RESULT_KEY, summary
+from orrery.execute.results import RESULT_KEY, outcome, summary
 from orrery.ingest.errors import explained
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class PublishOperator(BaseOperator):
             raise AirflowSkipException(f"The run was refused: {error}") from None
         if self.stage in options.skip_stages:
             raise AirflowSkipException(f"This run leaves out the stage {self.stage!r} (skip_stages).")
+        if reason := self._why_not():
+            context["ti"].xcom_push(key=RESULT_KEY, value=outcome(reason, status="skipped"))
+            raise AirflowSkipException(reason)
         self._await_others(context)
         with explained(context):
             self._publish(self._files(context, options), context)
@@ -65,6 +68,10 @@ class PublishOperator(BaseOperator):
     def _instead_of(self) -> tuple[str, ...]:
         """The names of all files that this task may publish."""
         return ()
+
+    def _why_not(self) -> str | None:
+        """Why there is nothing to publish, whatever the run does."""
+        return None
 
     def _await_others(self, context: Context) -> None:
         """Come back later while tasks are at work: those that a failure holds back have ended early."""
@@ -142,4 +149,30 @@ class ArtifactsOperator(PublishOperator):
         return files
 
 
-OPERATORS: dict[str, type[PublishOperator]] = {"docs": DocsOperator, "artifacts": ArtifactsOperator}
+class ElementaryOperator(PublishOperator):
+    """Publishes Elementary's report, with what all runs of all pipelines have told it."""
+
+    custom_operator_name = "Elementary"
+
+    def _why_not(self) -> str | None:
+        from orrery.manifest.packages import has_elementary, packages_folder
+
+        project = Project.find()
+        if has_elementary(project):
+            return None
+        folder = project.relative(packages_folder(project))
+        return f"Elementary is not installed in {folder}: ./orrery build --packages installs it."
+
+    def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
+        from orrery.publish.elementary import write_report
+        from orrery.publish.target import ELEMENTARY
+
+        report = write_report(Project.find(), context["ti"], options)
+        return {ELEMENTARY: report.read_bytes()}
+
+
+OPERATORS: dict[str, type[PublishOperator]] = {
+    "docs": DocsOperator,
+    "artifacts": ArtifactsOperator,
+    "elementary": ElementaryOperator,
+}

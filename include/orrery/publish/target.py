@@ -67,7 +67,7 @@ class PublishTarget:
         others = sorted((name for name in self._runs() if name != self._run), reverse=True)
         old = others[keep - 1 :]
         for run in old:
-            for name in (DOCS, *ARTIFACTS, RUN):
+            for name in (DOCS, ELEMENTARY, *ARTIFACTS, RUN):
                 self._delete(f"runs/{run}/{name}")
             if self._place.scheme == "file":
                 # A bucket has no folders. One with something else in it stays.
