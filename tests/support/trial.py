@@ -130,6 +130,20 @@ exposures:
     config:
       meta: {orrery: {run: {pipeline: trial_bookings}}}
 """,
+    # What tests/integration/test_alerts.py needs: a model that a test makes fail, by the table alerted_switch,
+    # thirty that wait for it, and a warning.
+    "models/trial/alerted/alerted_root.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select 1 / (select divisor from {{ target.schema }}.alerted_switch) as id\n"
+    ),
+    **{
+        f"models/trial/alerted/alerted_{number:02}.sql": "select id from {{ ref('alerted_root') }}\n"
+        for number in range(30)
+    },
+    "models/trial/alerted/alerted_beside.sql": "select 1 as id, pg_sleep(0.1)::text as p\n",
+    "tests/trial/assert_alerted_beside_is_empty.sql": (
+        "{{ config(severity='warn') }}\nselect id from {{ ref('alerted_beside') }}\n"
+    ),
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -274,6 +288,7 @@ PIPELINES = {
     "trial_published_per_model": (
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
+    "trial_alerted": "select: path:models/trial/alerted\nalerts: {slack: '#data-alerts'}\nsla: 1s\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
@@ -287,6 +302,7 @@ def make(root: Path) -> None:
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
+    (root / "plugins").symlink_to(ROOT / "plugins")
     (root / "tests").mkdir()
     (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
     files = _FILES | _FAULTS | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}

@@ -23,3 +23,10 @@ def require(conn_id: str, example_uri: str) -> Connection:
             "  or try the pipeline with stand-ins: ./orrery run <pipeline> --stand-ins"
         ) from None
     return found
+
+
+def base_url(connection: Connection) -> str:
+    """The URL of a connection of type http."""
+    host = str(connection.host or "")
+    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
+    return f"{base}:{connection.port}" if connection.port else base

@@ -14,7 +14,7 @@ from orrery.config.project import Project
 from orrery.manifest import fingerprint
 
 # Changes whenever the content of these files changes in a way that an older reader cannot follow.
-FORMAT = 2
+FORMAT = 3
 # dbt's memory of the parsed project; without it every run would parse all files anew.
 PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"

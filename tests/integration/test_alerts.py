@@ -1,0 +1,98 @@
+"""What a real Airflow tells Slack: while a run fails, when it is late, at its end, and when it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from services.slack import TOKEN, SlackServer
+from support.live import Live
+
+pytestmark = pytest.mark.integration
+
+PIPELINE = "trial_alerted"
+CHILDREN = {f"core.alerted_{number:02}" for number in range(30)}
+
+
+@pytest.fixture(scope="module")
+def slack(live: Live) -> Iterator[SlackServer]:
+    """A Slack that Airflow has a connection to."""
+    assert live.orrery("up").code == 0
+    with SlackServer() as server:
+        live.airflow.post("/connections", server.connections()["slack_default"])
+        yield server
+        live.airflow.delete("/connections/slack_default")
+
+
+def switch(live: Live, divisor: int) -> None:
+    """Let the model fail (0), or not."""
+    live.query(f"""
+        create schema if not exists dev;
+        create table if not exists dev.alerted_switch (divisor integer);
+        truncate dev.alerted_switch;
+        insert into dev.alerted_switch values ({divisor});
+    """)
+
+
+def log_of(live: Live, run_id: str, task: str) -> str:
+    """The log of a task of a run."""
+    path = f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/{task}/logs/1?full_content=true"
+    return "\n".join(str(entry["event"]) for entry in live.airflow.get(path)["content"])
+
+
+def test_a_run_that_fails_is_mended(live: Live, slack: SlackServer) -> None:
+    switch(live, 0)
+    failed = live.orrery("run", PIPELINE)
+    assert failed.code == 1
+    states = live.airflow.states(PIPELINE, failed.run_id)
+    assert {task for task, state in states.items() if state == "failed"} == {"core.alerted_root"}
+    assert {states[task] for task in CHILDREN} == {"upstream_failed"}
+    assert states["alert"] == "success"
+    told = slack.sent()
+    roots = [body for body in told if "alerted_root failed" in body["text"]]
+    (root,) = roots
+    assert root["text"].startswith("trial_alerted: model alerted_root failed: Database Error in model")
+    texts = [block.get("text", {}).get("text", "") for block in root["blocks"]]
+    assert any("division by zero" in text for text in texts)
+    assert "*Held back:* 30 nodes" in texts
+    assert "`./orrery retry trial_alerted --failed`" in texts
+    links = root["blocks"][-1]["elements"][0]["text"]
+    assert f"<{live.info.url}/dags/trial_alerted/runs/" in links
+    # Told at once, not at the end of the run.
+    digest = next(body for body in told if body["text"] == "trial_alerted: 1 warning")
+    assert told.index(root) < told.index(digest)
+    # The triggerer has told that it was late, and the end of the run says so in the thread.
+    assert [body["text"] for body in told if "late" in body["text"]] == [
+        "trial_alerted is late",
+        "trial_alerted was late, and has ended: failed",
+    ]
+    assert len(told) == 4
+    (late,) = slack.sent("chat.update")
+    assert late["text"] == "trial_alerted was late, and has ended: failed"
+
+    slack.clear()
+    switch(live, 1)
+    mended = live.orrery("retry", PIPELINE, "--failed")
+    assert mended.code == 0, mended.output
+    assert [body["text"] for body in slack.sent()] == ["trial_alerted has recovered"]
+    (reply,) = slack.sent()
+    (change,) = slack.sent("chat.update")
+    assert change["text"].startswith("Resolved: trial_alerted: model alerted_root failed")
+    assert (reply["channel"], reply["thread_ts"]) == (change["channel"], change["ts"])
+
+
+def test_slack_being_down_changes_nothing(live: Live, slack: SlackServer) -> None:
+    slack.clear()
+    slack.close()
+    switch(live, 0)
+    failed = live.orrery("run", PIPELINE)
+    assert failed.code == 1
+    states = live.airflow.states(PIPELINE, failed.run_id)
+    assert {task for task, state in states.items() if state == "failed"} == {"core.alerted_root"}
+    assert states["alert"] == "success"
+    log = log_of(live, failed.run_id, "core.alerted_root")
+    assert log.count("Alerts are not sent through the connection 'slack_default'") == 1
+    assert "Connection refused" in log
+    for path in live.state.rglob("*.log"):
+        assert TOKEN not in path.read_text(encoding="utf-8", errors="replace"), path
