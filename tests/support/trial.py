@@ -130,8 +130,8 @@ exposures:
     config:
       meta: {orrery: {run: {pipeline: trial_bookings}}}
 """,
-    # What tests/integration/test_alerts.py needs: a model that a test makes fail, by the table alerted_switch,
-    # thirty that wait for it, and a warning.
+    # What tests/integration/test_alerts.py needs: a model that the table alerted_switch makes fail, thirty
+    # that wait for it, and a warning.
     "models/trial/alerted/alerted_root.sql": (
         "{{ config(materialized='table') }}\n"
         "select 1 / (select divisor from {{ target.schema }}.alerted_switch) as id\n"

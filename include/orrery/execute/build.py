@@ -52,7 +52,7 @@ class DbtBuildOperator(BaseOperator):
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
         self.log.info("dbt build: %s", told)
         context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": f"dbt build: {told}"})
-        if self._run.warnings:
+        if self.plan.alerts is not None:
             context["ti"].xcom_push(key=WARNINGS_KEY, value=self._run.warnings)
 
     def on_kill(self) -> None:
