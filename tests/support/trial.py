@@ -144,6 +144,22 @@ exposures:
     "tests/trial/assert_alerted_beside_is_empty.sql": (
         "{{ config(severity='warn') }}\nselect id from {{ ref('alerted_beside') }}\n"
     ),
+    # Rows that fail a test; one of their columns is private.
+    "models/trial/rowed/rowed.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select id, 'private-' || id as email from generate_series(1, 3) as id\n"
+    ),
+    "models/trial/rowed/rowed.yml": """\
+models:
+  - name: rowed
+    columns:
+      - name: id
+      - name: email
+        config: {tags: [pii]}
+""",
+    "tests/trial/assert_rowed_is_empty.sql": (
+        "{{ config(meta={'orrery': {'samples': 2}}) }}\nselect id, email from {{ ref('rowed') }} order by id\n"
+    ),
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -289,6 +305,8 @@ PIPELINES = {
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
     "trial_alerted": "select: path:models/trial/alerted\nalerts: {slack: '#data-alerts'}\nsla: 1s\n",
+    "trial_rowed": "select: rowed\nalerts: {slack: '#data-alerts'}\n",
+    "trial_rowed_per_model": "select: rowed\nalerts: {slack: '#data-alerts'}\nexecute: per_model\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
