@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.slack import TOKEN, SlackServer
-from support.leaks import files_with
+from support.leaks import files_with, tables_with
 from support.live import Live
 
 pytestmark = pytest.mark.integration
@@ -110,3 +110,8 @@ def test_slack_being_down_changes_nothing(live: Live, slack: SlackServer) -> Non
     assert "Connection refused" in log
     # Neither the token nor a row that was read is left anywhere.
     assert files_with([TOKEN, "private-1"], live.state / "logs", live.dbt / "target") == set()
+    database = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
+    assert "xcom" in tables_with(["division by zero"], database), "the search finds nothing"
+    assert tables_with([TOKEN, "private-1"], database) == set()
+    # Callbacks and deadlines are the same whenever the file is parsed.
+    assert live.airflow.get(f"/dags/{PIPELINE}/dagVersions")["total_entries"] == 1

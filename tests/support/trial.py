@@ -158,7 +158,8 @@ models:
         config: {tags: [pii]}
 """,
     "tests/trial/assert_rowed_is_empty.sql": (
-        "{{ config(meta={'orrery': {'samples': 2}}) }}\nselect id, email from {{ ref('rowed') }} order by id\n"
+        "{{ config(meta={'orrery': {'samples': 2}}) }}\n"
+        "select id, email from {{ ref('rowed') }} order by id\n"
     ),
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"

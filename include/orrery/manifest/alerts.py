@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orrery.config.alerts import Alerts, GroupMeta
+from orrery.config.alerts import Alerts, GroupAlerts, GroupMeta
 from orrery.config.document import read_document
 from orrery.config.errors import ConfigError, Problem
 from orrery.config.loader import LoadedPipeline, validate
@@ -65,10 +65,21 @@ def effective_alerts(config: Pipeline, slim: Mapping[str, Any]) -> Alerts | None
         return None
     if group and not (config.alerts and config.alerts.slack):
         # The pipeline's own word counts first, then its owner's, then the project's.
-        route = GroupMeta.model_validate({"alerts": group}).alerts
-        alerts = alerts.model_copy(update={"slack": route.route(alerts.slack) if route else None})
+        route = GroupAlerts.model_validate(group).route(alerts.slack)
+        alerts = alerts.model_copy(update={"slack": route})
     lead = alerts.slack or alerts.webhook or any(g.get("alerts") for g in slim["groups"].values())
     return alerts if lead else None
+
+
+def alert_connections(config: Pipeline, slim: Mapping[str, Any]) -> dict[str, str]:
+    """The Airflow connections through which a pipeline tells people, each with `slack` or `http`."""
+    alerts = effective_alerts(config, slim)
+    if alerts is None:
+        return {}
+    said = [group["alerts"] for group in slim["groups"].values() if group.get("alerts")]
+    routes = [GroupAlerts.model_validate(each).slack for each in said]
+    found = {route.connection: "slack" for route in (alerts.slack, *routes) if route}
+    return found | ({alerts.webhook: "http"} if alerts.webhook else {})
 
 
 def check_alerts(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import WriteProject
 from orrery.config.alerts import Alerts, GroupAlerts
 from orrery.config.pipeline import Pipeline
-from orrery.manifest.alerts import effective_alerts
+from orrery.manifest.alerts import alert_connections, effective_alerts
 from orrery.manifest.build import build_manifests
 from orrery.manifest.store import ManifestError, ManifestStore
 
@@ -91,6 +91,16 @@ def test_nobody_is_told_unless_somebody_says_so() -> None:
     assert alerts_of(slim_of({"samples": 2})) is None
     # The group of some node has a place, even if the pipeline has none.
     assert alerts_of(slim_of({"samples": 2}, {"slack": "#analytics"})) is not None
+
+
+def test_the_connections_that_are_used() -> None:
+    slim = slim_of({"slack": {"connection": "ours"}, "webhook": "hook"}, {"slack": "#analytics"})
+    assert alert_connections(Pipeline.model_validate({"select": "a"}), slim) == {
+        "ours": "slack",
+        "slack_default": "slack",
+        "hook": "http",
+    }
+    assert alert_connections(Pipeline.model_validate({"select": "a"}), slim_of()) == {}
 
 
 def test_a_group_may_only_call_somebody() -> None:
