@@ -108,7 +108,9 @@ def tell_root(sender: Sender, scope: Scope, name: str, message: Message) -> None
     else:
         told = sender.tell(message, route)
         sent = told.as_dict() if told else None
-    memory.keep(key, {"title": message.title, "first": first and first[:300], "sent": sent})
+    if sent or not sender.broken:
+        # Otherwise the task `alert` tries once more.
+        memory.keep(key, {"title": message.title, "first": first and first[:300], "sent": sent})
 
 
 def instance_name(task_id: str, map_index: int) -> str:

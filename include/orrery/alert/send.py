@@ -85,6 +85,11 @@ class Sender:
         self._until = time.monotonic() + ALL_SECONDS
         self._broken: set[str] = set()
 
+    @property
+    def broken(self) -> bool:
+        """Whether something could not be sent."""
+        return bool(self._broken)
+
     def tell(self, message: Message, route: Slack | None) -> Sent | None:
         """Send a message to all that are to have it; returns where in Slack it is, if Slack tells."""
         self.inform(message)
