@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, timedelta
 
+import psycopg2
 import pytest
 
 from services.slack import TOKEN, SlackServer
+from support import trial
+from support.airflow import moment
 from support.leaks import files_with, tables_with
 from support.live import Live
 
@@ -94,6 +99,20 @@ def test_rows_of_a_failed_test(live: Live, slack: SlackServer, pipeline: str) ->
     assert "*Test* `assert_rowed_is_empty`: 3 rows" in texts
     assert "```\nid\n1\n2\n```" in texts
     assert "private" not in str(body)
+
+
+def test_a_time_of_day_is_a_deadline(live: Live) -> None:
+    """The plugin is known to who makes runs."""
+    (run,) = live.airflow.runs("trial_rowed")
+    database = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
+    with closing(psycopg2.connect(database)) as link, link.cursor() as cursor:
+        cursor.execute(
+            "select deadline_time from deadline join dag_run on dag_run.id = dagrun_id "
+            "where dag_id = 'trial_rowed' and not missed"
+        )
+        ((deadline,),) = cursor.fetchall()
+    assert timedelta(hours=11) < deadline - moment(run["run_after"]) <= timedelta(hours=12)
+    assert f"{deadline.astimezone(UTC):%H:%M}" in trial.PIPELINES["trial_rowed"]
 
 
 def test_slack_being_down_changes_nothing(live: Live, slack: SlackServer) -> None:

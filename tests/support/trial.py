@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,7 +307,11 @@ PIPELINES = {
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
     "trial_alerted": "select: path:models/trial/alerted\nalerts: {slack: '#data-alerts'}\nsla: 1s\n",
-    "trial_rowed": "select: rowed\nalerts: {slack: '#data-alerts'}\n",
+    # Its deadline is half a day away.
+    "trial_rowed": (
+        "select: rowed\nalerts: {slack: '#data-alerts'}\n"
+        f"sla: '{datetime.now(UTC) + timedelta(hours=12):%H:%M}'\n"
+    ),
     "trial_rowed_per_model": "select: rowed\nalerts: {slack: '#data-alerts'}\nexecute: per_model\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
