@@ -141,8 +141,8 @@ class Sender:
             raise NotSentError(f"it is of type {known.conn_type!r}, and neither {_SLACK} nor {_INCOMING}")
         if not where["channel"]:
             raise NotSentError("no channel is named; write slack: {channel: ..., connection: ...}")
-        # No @name or #name in the text is more than that.
-        quiet = {"parse": "none", "link_names": False, "unfurl_links": False, "unfurl_media": False}
+        # No @name in the text calls anybody, and no link brings a picture with it.
+        quiet = {"link_names": False, "unfurl_links": False, "unfurl_media": False}
         answer = self._call(self._hook(connection), "chat.postMessage", {**where, **body, **quiet})
         return Sent(connection, str(answer["channel"]), str(answer["ts"]))
 
