@@ -28,7 +28,9 @@ PARTS = {
     "ingest": {"config", "plan", "execute"},
     # It writes to the same stores as ingestions do.
     "publish": {"config", "manifest", "plan", "execute", "ingest"},
-    "render": {"config", "manifest", "plan", "execute", "ingest", "publish"},
+    # It tells what tasks have told in their XComs, through the same connections as ingestions.
+    "alert": {"config", "manifest", "execute", "ingest"},
+    "render": {"config", "manifest", "plan", "execute", "ingest", "publish", "alert"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
@@ -56,9 +58,18 @@ ONLY = {
         "orrery.manifest.profile",
         "orrery.manifest.store",
     },
+    ("alert", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.store"},
+    ("alert", "execute"): {
+        "orrery.execute.ending",
+        "orrery.execute.options",
+        "orrery.execute.results",
+        "orrery.execute.run_folder",
+    },
+    ("alert", "ingest"): {"orrery.ingest.connections"},
     ("publish", "execute"): {
         "orrery.execute",
         "orrery.execute.elementary",
+        "orrery.execute.ending",
         "orrery.execute.options",
         "orrery.execute.results",
         "orrery.execute.run_folder",

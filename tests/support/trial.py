@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support import leaky
@@ -156,6 +157,37 @@ exposures:
     config:
       meta: {orrery: {run: {pipeline: trial_bookings}}}
 """,
+    # What tests/integration/test_alerts.py needs: a model that the table alerted_switch makes fail, thirty
+    # that wait for it, and a warning.
+    "models/trial/alerted/alerted_root.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select 1 / (select divisor from {{ target.schema }}.alerted_switch) as id\n"
+    ),
+    **{
+        f"models/trial/alerted/alerted_{number:02}.sql": "select id from {{ ref('alerted_root') }}\n"
+        for number in range(30)
+    },
+    "models/trial/alerted/alerted_beside.sql": "select 1 as id, pg_sleep(0.1)::text as p\n",
+    "tests/trial/assert_alerted_beside_is_empty.sql": (
+        "{{ config(severity='warn') }}\nselect id from {{ ref('alerted_beside') }}\n"
+    ),
+    # Rows that fail a test; one of their columns is private.
+    "models/trial/rowed/rowed.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select id, 'private-' || id as email from generate_series(1, 3) as id\n"
+    ),
+    "models/trial/rowed/rowed.yml": """\
+models:
+  - name: rowed
+    columns:
+      - name: id
+      - name: email
+        config: {tags: [pii]}
+""",
+    "tests/trial/assert_rowed_is_empty.sql": (
+        "{{ config(meta={'orrery': {'samples': 2}}) }}\n"
+        "select id, email from {{ ref('rowed') }} order by id\n"
+    ),
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -304,6 +336,13 @@ PIPELINES = {
         "description: Orders & <script>document.title = 'taken over'</script> customers.\n"
         "select: path:models/trial/pages trial_phase_seed\npublish: {}\n"
     ),
+    "trial_alerted": "select: path:models/trial/alerted\nalerts: {slack: '#data-alerts'}\nsla: 1s\n",
+    # Its deadline is half a day away.
+    "trial_rowed": (
+        "select: rowed\nalerts: {slack: '#data-alerts'}\n"
+        f"sla: '{datetime.now(UTC) + timedelta(hours=12):%H:%M}'\n"
+    ),
+    "trial_rowed_per_model": "select: rowed\nalerts: {slack: '#data-alerts'}\nexecute: per_model\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     **leaky.PIPELINES,
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
@@ -319,6 +358,7 @@ def make(root: Path) -> None:
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
+    (root / "plugins").symlink_to(ROOT / "plugins")
     (root / "tests").mkdir()
     (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
     files = (

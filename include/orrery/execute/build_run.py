@@ -89,6 +89,11 @@ class BuildRun:
         if self._reporter is not None:
             self._reporter.stopping = True
 
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What dbt warned of, by task."""
+        return self._reporter.warnings if self._reporter else {}
+
     def execute(self) -> Counter[str]:
         """Build; raises OptionsError, DbtError, NotConfiguredError before anything runs."""
         if self._options.uri:

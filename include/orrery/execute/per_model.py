@@ -125,6 +125,8 @@ class PerModelRun:
         shutil.rmtree(target, ignore_errors=True)
         # dbt has run in this process, so that its adapter is here.
         ledger = Ledger(self._ti.dag_id, self._ti.run_id, Dbt(self._project))
-        nodes = (each for each in records if each.result and not each.result.unique_id.startswith("operation."))
+        nodes = (
+            each for each in records if each.result and not each.result.unique_id.startswith("operation.")
+        )
         ledger.take(nodes, self._ti.try_number)
         ledger.write()

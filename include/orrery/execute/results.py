@@ -10,6 +10,8 @@ from typing import Any
 
 # XCom key of a task's NodeResults.
 RESULT_KEY = "dbt"
+# XCom key of a build: the warnings of its nodes, by their tasks.
+WARNINGS_KEY = "warnings"
 
 # From good to bad; a task is as bad as its worst node.
 _SEVERITY = ("success", "pass", "no-op", "skipped", "warn", "fail", "runtime error", "error")

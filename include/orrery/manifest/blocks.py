@@ -1,4 +1,4 @@
-"""Finds and checks what stands below `config.meta.orrery` of sources and exposures."""
+"""Finds and checks what stands below `config.meta.orrery` of sources, exposures and groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BELOW: tuple[Location, ...] = (("config", "meta", "orrery"), ("meta", "orrery")
 class BlockReader:
     """Reads the blocks of one resource, and tells where in its file something is wrong.
 
-    :param section: `sources` or `exposures`, under which the resource stands as `name`
+    :param section: `sources`, `exposures` or `groups`, under which the resource stands as `name`
     :param table: the table of a source, when it has a block of its own
     """
 
@@ -44,6 +44,11 @@ class BlockReader:
     def of_exposure(cls, project: Project, exposure: Resource) -> BlockReader:
         """The reader of an exposure."""
         return cls(project, exposure, "exposures", exposure["name"])
+
+    @classmethod
+    def of_group(cls, project: Project, group: Resource) -> BlockReader:
+        """The reader of a dbt group."""
+        return cls(project, group, "groups", group["name"])
 
     def meta(self, model: type[Meta], value: Any) -> Meta:
         """The value of `orrery` as dbt has it; raises ConfigError."""

@@ -11,6 +11,7 @@ from orrery.config.errors import ConfigError, OrreryError, Problem, suggest
 from orrery.config.loader import LoadedPipeline, load_pipelines
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
+from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
@@ -54,12 +55,22 @@ def build_manifests(
         problem = f"dbt cannot parse {project.relative(project.dbt_dir)}:\n{error}"
         store.write_index(files, problem, {})
         raise ManifestError(problem) from None
+    try:
+        defaults = alert_defaults(project)
+        alerts = group_alerts(project, manifest.get("groups", {}).values())
+    except ConfigError as error:
+        store.write_index(files, str(error), {})
+        raise ManifestError(str(error)) from None
     pipelines = load_pipelines(project)
     nodes: dict[str, int] = {}
     errors: dict[str, OrreryError] = dict(pipelines.broken)
     for name, pipeline in pipelines.valid.items():
         try:
             slim = _resolve(pipeline, dbt, manifest)
+            slim["alerts"] = defaults
+            for group, block in alerts.items():
+                slim["groups"][group]["alerts"] = block
+            check_alerts(pipeline, slim)
             slim["ingest"] = ingestions(
                 project,
                 manifest["sources"],

@@ -177,6 +177,21 @@ class Dbt:
                 there |= {(schema, each.identifier) for each in found}
         return [node.unique_id for node in models if (node.schema, node.alias) not in there]
 
+    def rows(self, query: str, most: int, *, seconds: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The names of the columns of a query, and at most so many rows; parses the project first.
+
+        :param seconds: how long PostgreSQL may take
+        Raises DbtError and dbt's own errors.
+        """
+        _ = self.manifest  # a command has to have run
+        adapter = self._adapter()
+        with adapter.connection_named("orrery"):
+            if self.adapter_type == "postgres":
+                adapter.execute(f"set statement_timeout = {int(seconds * 1000)}")
+            limited = f"select * from (\n{query}\n) as orrery_sample limit {int(most)}"
+            _, table = adapter.execute(limited, fetch=True)
+            return [str(name) for name in table.column_names], [tuple(row) for row in table.rows]
+
     @staticmethod
     def _adapter() -> Any:
         # dbt has no public way to it; it drops the adapter not before the next command begins.
