@@ -125,7 +125,7 @@ def test_airflow_below_a_path(live: Live) -> None:
     env = live.env | {
         "AIRFLOW_HOME": str(live.state / "below-a-path"),
         "AIRFLOW__API__BASE_URL": "http://localhost/team/airflow",
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(live.root / "plugins"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(live.root / "include" / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
     done = subprocess.run(

@@ -358,7 +358,6 @@ def make(root: Path) -> None:
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
-    (root / "plugins").symlink_to(ROOT / "plugins")
     (root / "tests").mkdir()
     (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
     files = (

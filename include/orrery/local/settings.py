@@ -28,7 +28,7 @@ def sections(layout: Layout, saved: Saved, keys: Secrets) -> dict[str, dict[str,
     return {
         "core": {
             "dags_folder": str(layout.root / "dags"),
-            "plugins_folder": str(layout.root / "plugins"),
+            "plugins_folder": str(layout.root / "include" / "plugins"),
             "load_examples": "False",
             "executor": EXECUTOR,
             "parallelism": str(parallelism()),
