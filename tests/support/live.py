@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,13 +132,18 @@ class Live:
         return shown
 
 
-@pytest.fixture(scope="session")
-def live() -> Iterator[Live]:
-    """A stack that the first command of the tests starts; nothing of it is left at the end."""
+@contextmanager
+def own_stack(make: Callable[[Path], None], environment: Mapping[str, str] | None = None) -> Iterator[Live]:
+    """A stack that the first command starts; nothing of it is left at the end.
+
+    :param make: fills the empty folder of the project
+    :param environment: what its commands and the stack see beside what every stack does
+    """
     root = Path(tempfile.mkdtemp(prefix="orrery-"))
     # The database's user, if it is another one, has to pass through.
     root.chmod(0o755)
     live = Live(root)
+    live.env |= environment or {}
     with subprocess.Popen(
         [sys.executable, "-c", _GUARD, str(root)],
         stdin=subprocess.PIPE,
@@ -146,7 +151,7 @@ def live() -> Iterator[Live]:
         start_new_session=True,
         text=True,
     ) as guard:
-        trial.make(root)
+        make(root)
         yield live
         if "airflow" in vars(live):
             live.airflow.close()
@@ -156,6 +161,13 @@ def live() -> Iterator[Live]:
         assert not left
         shutil.rmtree(root)
         guard.communicate("The stack is down.")
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Live]:
+    """The stack that tests share."""
+    with own_stack(trial.make) as live:
+        yield live
 
 
 @pytest.fixture(scope="session")
