@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import pytest
 from psycopg2.extensions import parse_dsn
@@ -17,6 +18,7 @@ from services.airbyte import AirbyteServer
 from services.bigquery import PROJECT, BigQueryServer
 from support import trial
 from support.dbt import DbtSession
+from support.live import own_stack
 from support.trial import ROOT
 from support.waiting import wait_for
 from support.warehouse import query
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.integration
 SYNCED = ROOT / "tests" / "services" / "data" / "sales_marketing"
 BOOKINGS, SALES = "tag:booking_analytics", "tag:sales_marketing"
 SCHEMA = "ci_bigquery"
+GOOD = ("success", "pass", "no-op")
 # Both have reasons that the data give.
 WARNINGS = {"assert_completed_bookings_are_paid", "relationships_fct_ad_spend"}
 # When something was loaded or seen, and keys that are made from it.
@@ -111,10 +114,18 @@ def build(root: Path, warehouse: Any, environment: dict[str, str]) -> Built:
         first |= dbt.run("source", "freshness", select=[f"source:*,{BOOKINGS}", f"source:*,{SALES}"])
         first |= dbt.run("build", select=[BOOKINGS, SALES], exclude_resource_types=["seed"])
         dbt.run("run-operation", "change_a_booking")
-        second = dbt.run("build", select=[BOOKINGS, SALES], exclude_resource_types=["seed"])
+        second = dbt.run("build", select=AGAIN, exclude_resource_types=["unit_test"])
         return Built(warehouse, dbt.nodes, first, second)
 
 
+# What keeps rows from build to build, and the tables that show it.
+AGAIN = [
+    "fct_bookings",
+    "fct_ad_spend",
+    "snap_bookings",
+    "dim_booking_history",
+    "int_bookings__converted_to_eur",
+]
 CHANGE = """\
 {% macro change_a_booking() %}
     {% set changed %}
@@ -128,37 +139,44 @@ CHANGE = """\
 
 
 @pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the project that is built on BigQuery."""
+    return tmp_path_factory.mktemp("bigquery")
+
+
+@pytest.fixture(scope="module")
 def built(
-    tmp_path_factory: pytest.TempPathFactory, bigquery: BigQueryServer, postgres: Postgres
+    tmp_path_factory: pytest.TempPathFactory, project: Path, bigquery: BigQueryServer, postgres: Postgres
 ) -> tuple[Built, Built]:
     """Both products, on PostgreSQL and on BigQuery."""
-    roots = [tmp_path_factory.mktemp(name) for name in ("postgres", "bigquery")]
-    for root in roots:
+    other = tmp_path_factory.mktemp("postgres")
+    for root in (project, other):
         trial.copy(root)
         (root / "dbt" / "macros" / "change_a_booking.sql").write_text(CHANGE)
     with ThreadPoolExecutor() as threads:
-        on_postgres = threads.submit(build, roots[0], postgres, postgres.environment())
-        on_bigquery = threads.submit(build, roots[1], bigquery, bigquery.environment(SCHEMA))
+        on_postgres = threads.submit(build, other, postgres, postgres.environment())
+        on_bigquery = threads.submit(build, project, bigquery, bigquery.environment(SCHEMA))
         return on_postgres.result(), on_bigquery.result()
 
 
 def test_everything_is_built_and_tested(built: tuple[Built, Built]) -> None:
     """The same nodes run in both, and warn for the same reasons."""
     on_postgres, on_bigquery = built
-    for results in (on_bigquery.first, on_bigquery.second):
-        bad = {uid: status for uid, status in results.items() if status not in ("success", "pass")}
-        assert set(bad.values()) == {"warn"}
-        assert {any(name in uid for name in WARNINGS) for uid in bad} == {True}
-        kinds = {uid.partition(".")[0] for uid in results}
-        assert kinds >= {"model", "snapshot", "test", "unit_test"}
-    assert {uid for uid in on_bigquery.first if uid.startswith("source.")}
+    bad = {uid: status for uid, status in on_bigquery.first.items() if status not in GOOD}
+    assert set(bad.values()) == {"warn"}
+    assert all(any(name in uid for name in WARNINGS) for uid in bad)
+    kinds = {uid.partition(".")[0] for uid in on_bigquery.first}
+    assert kinds >= {"seed", "source", "model", "snapshot", "test", "unit_test"}
     assert on_bigquery.first == on_postgres.first
     assert on_bigquery.second == on_postgres.second
+    assert set(on_bigquery.second.values()) <= {*GOOD, "warn"}
 
 
 def test_row_counts_are_equal(built: tuple[Built, Built]) -> None:
     """Of all seeds, snapshots and tables of both products."""
-    on_postgres, on_bigquery = ({uid: count(each, table) for uid, table in each.tables().items()} for each in built)
+    on_postgres, on_bigquery = (
+        {uid: count(each, table) for uid, table in each.tables().items()} for each in built
+    )
     assert on_bigquery == on_postgres
     assert on_bigquery["model.orrery_demo.fct_bookings"] == 2_500
     assert on_bigquery["model.orrery_demo.fct_acquisition_costs"] == 38
@@ -201,21 +219,62 @@ def plain(value: Any) -> str:
 
 
 def test_incremental_models_are_partitioned(built: tuple[Built, Built], bigquery: BigQueryServer) -> None:
-    layout = {
-        name: (table.time_partitioning.type_, table.time_partitioning.field, table.clustering_fields)
-        for name in ("fct_bookings", "fct_ad_spend")
-        for table in [bigquery.client.get_table(f"{PROJECT}.{SCHEMA}_core.{name}")]
-    }
-    assert layout == {
-        "fct_bookings": ("MONTH", "booked_date", ["property_id", "customer_id"]),
-        "fct_ad_spend": ("MONTH", "spend_date", ["campaign_id"]),
+    queries = [job.query for job in bigquery.client.list_jobs(max_results=5_000) if job.job_type == "query"]
+    for name, field, clusters in (
+        ("fct_bookings", "booked_date", "property_id, customer_id"),
+        ("fct_ad_spend", "spend_date", "campaign_id"),
+    ):
+        (made,) = (
+            sql for sql in queries if f"create or replace table `{PROJECT}`.`{SCHEMA}_core`.`{name}`\n" in sql
+        )
+        assert f"partition by date_trunc({field}, month)\n    cluster by {clusters}\n" in made
+
+
+def test_jobs_are_labelled(built: tuple[Built, Built], bigquery: BigQueryServer, project: Path) -> None:
+    """What is paid for can be told apart. Of jobs that succeed, the emulator forgets the labels."""
+    (project / "dbt" / "models" / "wrong.sql").write_text("select * from nowhere.nothing")
+    told = {"AIRFLOW_CTX_DAG_ID": "booking_analytics", "AIRFLOW_CTX_DAG_RUN_ID": "manual__2026-01-31T06:00"}
+    with (
+        DbtSession(project, bigquery.environment(SCHEMA) | told) as dbt,
+        pytest.raises(AssertionError, match="nowhere"),
+    ):
+        dbt.run("run", select=["wrong"])
+    (labels,) = (
+        job.labels for job in bigquery.client.list_jobs(max_results=50) if job.labels.get("node") == "wrong"
+    )
+    assert labels.pop("dbt_invocation_id")
+    assert labels == {
+        "app": "orrery",
+        "target": "bigquery",
+        "kind": "model",
+        "node": "wrong",
+        "pipeline": "booking_analytics",
+        "run": "manual__2026-01-31t06_00",
     }
 
 
-def test_jobs_are_labelled(built: tuple[Built, Built], bigquery: BigQueryServer) -> None:
-    """What is paid for can be told apart by node."""
-    jobs = [job.labels for job in bigquery.client.list_jobs(max_results=5_000, all_users=True)]
-    of_bookings = [labels for labels in jobs if labels.get("node") == "fct_bookings"]
-    assert {(each["app"], each["target"], each["kind"]) for each in of_bookings} == {
-        ("orrery", "bigquery", "model")
-    }
+def test_a_pipeline_runs_on_bigquery() -> None:
+    """In a real Airflow, which needs nothing else of the warehouse than dbt does."""
+    with BigQueryServer() as server, own_stack(trial.copy, server.environment()) as live:
+        done = live.orrery("run", "booking_analytics")
+        assert done.code == 0, done.output
+        states = live.airflow.states("booking_analytics", done.run_id)
+        assert set(states.values()) == {"success"}
+        assert server.query("select count(*) from dev_core.fct_bookings") == [(2_500,)]
+        # Nothing was built in the PostgreSQL of the stack.
+        assert live.query("select nspname from pg_namespace where nspname like 'dev%'") == []
+        task = "taskInstances/core.fct_bookings/xcomEntries/dbt"
+        value = live.airflow.get(f"/dags/booking_analytics/dagRuns/{quote(done.run_id, safe='')}/{task}")[
+            "value"
+        ]
+        (node,) = (json.loads(value) if isinstance(value, str) else value)["nodes"]
+        response = node["adapter_response"]
+        assert (response["code"], response["rows_affected"]) == ("CREATE TABLE", 2_500)
+        assert {"bytes_processed", "bytes_billed", "job_id"} <= response.keys()
+        # Files are not for this warehouse, and the pipelines that read them say so.
+        broken = live.orrery("run", "forex")
+        assert broken.code != 0
+        assert (
+            "files are loaded into PostgreSQL only, and the target 'bigquery' is of type bigquery"
+            in broken.output
+        )

@@ -158,7 +158,8 @@ class BigQueryServer:
 def _provide_spatial(home: Path) -> None:
     """Put DuckDB's extension for places where DuckDB looks; the emulator needs it, and would fetch it."""
     found = find_spec("duckdb_extension_spatial")
-    assert found and found.origin, "requirements-dev.lock is not installed"
+    if found is None or found.origin is None:
+        raise RuntimeError("duckdb-extension-spatial is missing: it is in requirements-dev.lock")
     (file,) = Path(found.origin).parent.glob("extensions/*/spatial.duckdb_extension")
     ((platform,),) = duckdb.sql("pragma platform").fetchall()
     folder = home / ".duckdb" / "extensions" / file.parent.name / platform

@@ -30,7 +30,8 @@ for line in sys.stdin:
     for name in ("run_results.json", "sources.json"):
         (dbt.target_dir / name).unlink(missing_ok=True)
     told = []
-    result = dbt.run(command, lambda event: event.info.level == "error" and told.append(event.info.msg), **arguments)
+    keep = lambda event: event.info.level == "error" and told.append(event.info.msg)
+    result = dbt.run(command, keep, **arguments)
     results = {each.unique_id: [each.status, each.message] for each in read_results(dbt.target_dir)}
     told += [str(result.exception)] if result.exception else []
     print(json.dumps({"results": results, "errors": told}), file=answers, flush=True)

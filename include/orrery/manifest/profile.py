@@ -20,11 +20,15 @@ class ProfileError(OrreryError):
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile's name, its target's name, and the file that defines both."""
+    """A profile's name, its target's name, and the file that defines both.
+
+    `adapter` is the type of the target, such as `postgres` or `bigquery`; empty where dbt would find none.
+    """
 
     name: str
     target: str
     file: Path
+    adapter: str
 
 
 def read_profile(project: Project) -> Profile:
@@ -42,7 +46,9 @@ def read_profile(project: Project) -> Profile:
             "  Add it, or change the profile in dbt_project.yml."
         )
     target = os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
-    return Profile(name, target, file)
+    outputs = profile.get("outputs")
+    output = outputs.get(target) if isinstance(outputs, dict) else None
+    return Profile(name, target, file, str(output.get("type", "")) if isinstance(output, dict) else "")
 
 
 def _read(project: Project, path: Path) -> dict[str, Any]:
