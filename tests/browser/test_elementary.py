@@ -24,7 +24,7 @@ from browser.conftest import OUTPUT
 from orrery.manifest.install import HUB, why_unreachable
 from services.dbt_hub import DbtHub
 from support import trial
-from support.live import Live, new_live
+from support.live import Live, own_stack
 
 pytestmark = pytest.mark.browser
 
@@ -62,7 +62,7 @@ def stack() -> Iterator[Live]:
             hub = started.enter_context(DbtHub(Path(folder), versions)).url
         elif reason := why_unreachable(listed[0]["package"]):
             pytest.skip(f"{reason}, and {FOLDER} names no folder with the dbt packages: docs/elementary.md")
-        live = started.enter_context(new_live(DBT_PACKAGE_HUB_URL=hub))
+        live = started.enter_context(own_stack(environment={"DBT_PACKAGE_HUB_URL": hub}))
         for name, text in PIPELINES.items():
             (live.dbt / "pipelines" / f"{name}.yml").write_text(text, encoding="utf-8")
         yield live

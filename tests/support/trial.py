@@ -351,15 +351,23 @@ PIPELINES = {
 }
 
 
-def make(root: Path) -> None:
-    """Fill the empty folder `root` with a copy of the project and the trial product."""
+def copy(root: Path) -> None:
+    """Fill the empty folder `root` with a copy of the project, whose pipelines do not start by themselves."""
     shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "plugins", root / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
     ignored = shutil.ignore_patterns("target*", "logs", "dbt_packages", ".user.yml", "package-lock.yml")
     shutil.copytree(ROOT / "dbt", root / "dbt", ignore=ignored)
     (root / "include").symlink_to(ROOT / "include")
     (root / "tests").mkdir()
     (root / "tests" / "services").symlink_to(ROOT / "tests" / "services")
+    # A full hour that strikes during the tests must not start a run between theirs.
+    for path in (root / "dbt" / "pipelines").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'schedule: "@.*"', "schedule: none", text), encoding="utf-8")
+
+
+def make(root: Path) -> None:
+    """Fill the empty folder `root` with such a copy, and the trial product."""
+    copy(root)
     files = (
         _FILES | _FAULTS | leaky.FILES | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
     )
@@ -369,7 +377,3 @@ def make(root: Path) -> None:
         path.write_text(text, encoding="utf-8")
     with (root / "dbt" / "dbt_project.yml").open("a", encoding="utf-8") as project:
         project.write(_HOOKS)
-    # A full hour that strikes during the tests must not start a run between theirs.
-    for path in (root / "dbt" / "pipelines").glob("*.yml"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r'schedule: "@.*"', "schedule: none", text), encoding="utf-8")

@@ -114,5 +114,6 @@ def _freshness_result(result: Mapping[str, Any]) -> NodeResult:
         rows_affected=None,
         failures=None,
         message=result.get("error") or (f"loaded {age:.0f} s ago" if age is not None else None),
-        adapter_response={key: result[key] for key in ("max_loaded_at",) if result.get(key)},
+        adapter_response=(result.get("adapter_response") or {})
+        | {key: result[key] for key in ("max_loaded_at",) if result.get(key)},
     )

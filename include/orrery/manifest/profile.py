@@ -20,11 +20,15 @@ class ProfileError(OrreryError):
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile's name, its target's name, and the file that defines both."""
+    """A profile's name, its target's name, and the file that defines both.
+
+    `adapter` is the type of the target, such as `postgres` or `bigquery`; empty where dbt would find none.
+    """
 
     name: str
     target: str
     file: Path
+    adapter: str
 
 
 def read_profile(project: Project) -> Profile:
@@ -62,7 +66,10 @@ def _find(project: Project) -> tuple[Profile, dict[str, Any]]:
             "  Add it, or change the profile in dbt_project.yml."
         )
     target = os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
-    return Profile(name, target, file), profile
+    outputs = profile.get("outputs")
+    output = outputs.get(target) if isinstance(outputs, dict) else None
+    kind = str(output.get("type", "")) if isinstance(output, dict) else ""
+    return Profile(name, target, file, kind), profile
 
 
 def _read(project: Project, path: Path) -> dict[str, Any]:
