@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG as AirflowDag
 from airflow.sdk import TaskGroup, TriggerRule
 
@@ -14,6 +15,8 @@ from unit.manifest.resources import full_manifest, resource
 
 SOURCE, ORDERS = "source.shop.app.orders", "model.shop.stg_orders"
 TEST = "test.shop.assert_orders_are_paid"
+# Of another source.
+APART = "model.shop.apart"
 MARTS = [f"model.shop.mart_{number:02}" for number in range(30)]
 
 _RESOURCES = [
@@ -41,11 +44,15 @@ _RESOURCES = [
         config={"severity": "error", "meta": {"orrery": {"samples": True}}},
     ),
     *(resource("model", uid.split(".")[2], [ORDERS]) for uid in MARTS),
+    resource("model", "apart"),
 ]
 _GROUPS = [
     {"name": "analytics", "owner": {"name": "Analytics Team"}},
     {"name": "sales", "owner": {"email": "sales@example.com"}},
 ]
+
+
+STAGES = ("ingest", "source_freshness", "staging", "tests", "core")
 
 
 def slim() -> dict[str, Any]:
@@ -62,7 +69,7 @@ def slim() -> dict[str, Any]:
 
 def _dag() -> AirflowDag:
     with AirflowDag("shop", schedule=None) as dag:
-        groups = {name: TaskGroup(name) for name in ("source_freshness", "staging", "tests", "core")}
+        groups = {name: TaskGroup(name) for name in STAGES}
 
         def task(stage: str, name: str, kind: TaskKind, *nodes: str) -> Any:
             return BuiltNodeOperator(
@@ -79,7 +86,10 @@ def _dag() -> AirflowDag:
         orders = task("staging", "stg_orders", TaskKind.MODEL, ORDERS)
         tests = task("tests", "stg_orders", TaskKind.TEST, TEST)
         marts = [task("core", uid.split(".")[2], TaskKind.MODEL, uid) for uid in MARTS]
-        fresh >> orders >> tests >> marts
+        ingest = task("ingest", "app__orders", TaskKind.INGEST, SOURCE)
+        build = EmptyOperator(task_id="build", trigger_rule=TriggerRule.ALL_DONE)
+        ingest >> build >> [fresh, task("core", "apart", TaskKind.MODEL, APART)]
+        ingest >> fresh >> orders >> tests >> marts
     return dag
 
 

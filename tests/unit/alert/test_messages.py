@@ -16,10 +16,11 @@ import pytest
 
 from orrery.alert import samples
 from orrery.alert.late import tell_late
+from orrery.alert.scope import Scope
 from orrery.config.alerts import Alerts
 from services.slack import TOKEN, WEBHOOK_TOKEN, Call, SlackServer
 from unit.alert.airflow import RUN_ID, FakeMemory, Run, node, result
-from unit.alert.shop import MARTS, ORDERS, SOURCE, TEST
+from unit.alert.shop import DAG, MARTS, ORDERS, SOURCE, TEST
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -182,6 +183,24 @@ def test_a_storm_is_told_in_few_messages(slack: SlackServer, run: Run) -> None:
     assert slack.sent()[-1]["text"] == "shop: 25 more tasks have failed"
     run.end(ALERTS)
     assert len(slack.calls) == 6
+
+
+def test_what_fails_in_the_same_moment_is_counted_too(slack: SlackServer, run: Run) -> None:
+    for uid in MARTS[:8]:
+        run.fail(ALERTS, f"core.{uid.split('.')[2]}", result(node(uid, "error", "down")))
+        # Airflow does not know yet.
+        run.states = {}
+    assert len(slack.calls) == 5
+    # One of them may fail again.
+    run.fail(ALERTS, "core.mart_00", result(node(MARTS[0], "error", "down")))
+    assert slack.sent()[-1]["thread_ts"] == "1700000000.000001"
+
+
+@pytest.mark.usefixtures("project")
+def test_an_ingestion_holds_back_what_reads_it_and_no_more() -> None:
+    impact = Scope(DAG, ALERTS, None).impact("ingest.app__orders")
+    assert (impact.held_back, impact.exposures) == (31, ("board",))
+    assert Scope(DAG, ALERTS, None).impact("build").held_back == 32
 
 
 def test_a_killed_task_is_told_at_the_end(slack: SlackServer, run: Run) -> None:
