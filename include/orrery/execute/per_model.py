@@ -20,7 +20,7 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
-from orrery.execute.collector import read_records
+from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.ledger import Ledger
 from orrery.execute.options import RunOptions
@@ -67,6 +67,7 @@ class PerModelRun:
         if options.full_refresh and kind in (TaskKind.SEED, TaskKind.MODEL):
             arguments["full_refresh"] = True
         project = self._project = Project.find()
+        self._dbt = Dbt(project)
         self._select = select
         self._operator = _OPERATORS[kind](
             task_id="dbt",
@@ -79,6 +80,7 @@ class PerModelRun:
             # Cosmos takes the newer of the build's partial parse and the one in its own cache.
             cache_dir=Path(settings.cache_dir) / "orrery",
             callback=self._collect,
+            dbt_runner_callbacks=[self._dbt.hold_adapter],
             **arguments,
         )
 
@@ -124,9 +126,13 @@ class PerModelRun:
         # A later command in the same folder must not find these files again.
         shutil.rmtree(target, ignore_errors=True)
         # dbt has run in this process, so that its adapter is here.
-        ledger = Ledger(self._ti.dag_id, self._ti.run_id, Dbt(self._project))
-        nodes = (
-            each for each in records if each.result and not each.result.unique_id.startswith("operation.")
-        )
-        ledger.take(nodes, self._ti.try_number)
+        ledger = Ledger(self._ti.dag_id, self._ti.run_id, self._dbt)
+        ledger.take((node for node in records if _is_node(node)), self._ti.try_number)
         ledger.write()
+        # Cosmos has taken it away already; nothing shall keep its semaphores until the process ends.
+        self._dbt.hold_adapter()
+
+
+def _is_node(record: NodeRecord) -> bool:
+    """Whether it is no hook, such as on-run-start, of which dbt has results, too."""
+    return record.result is not None and not record.result.unique_id.startswith("operation.")

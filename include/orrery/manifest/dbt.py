@@ -42,6 +42,7 @@ class Dbt:
         self.environment = dict(environment or {})
         self._variables = dict(variables or {})
         self._manifest: Manifest | None = None
+        self._held: Any = None
 
     @property
     def manifest(self) -> Manifest:
@@ -192,12 +193,15 @@ class Dbt:
             _, table = adapter.execute(limited, fetch=True)
             return [str(name) for name in table.column_names], [tuple(row) for row in table.rows]
 
-    @staticmethod
-    def _adapter() -> Any:
-        # dbt has no public way to it; it drops the adapter not before the next command begins.
-        from dbt.adapters.factory import FACTORY
+    def hold_adapter(self, _event: Any = None) -> None:
+        """Keep the adapter that dbt has now, or none; a callback of dbt, for a command that Cosmos runs.
 
-        adapter = next(iter(FACTORY.adapters.values()), None)
+        Cosmos takes the adapter away at the end of a command.
+        """
+        self._held = _current_adapter()
+
+    def _adapter(self) -> Any:
+        adapter = self._held or _current_adapter()
         if adapter is None:
             raise DbtError("dbt has no connection to the warehouse before its first command.")
         return adapter
@@ -229,3 +233,10 @@ class Dbt:
         runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
         with packages.environment(packages.variables(project) | self.environment):
             return runner.invoke([*command, *options], **arguments)
+
+
+def _current_adapter() -> Any:
+    # dbt has no public way to it; it drops the adapter not before the next command begins.
+    from dbt.adapters.factory import FACTORY
+
+    return next(iter(FACTORY.adapters.values()), None)
