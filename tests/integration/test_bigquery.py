@@ -34,7 +34,7 @@ GOOD = ("success", "pass", "no-op")
 WARNINGS = {"assert_completed_bookings_are_paid", "relationships_fct_ad_spend"}
 # When something was loaded or seen, and keys that are made from it.
 MOMENTS = {"extracted_at", "booking_version_id"}
-CENTS = Decimal("0.10")
+OFF = Decimal("0.001")
 
 
 class Warehouse(Protocol):
@@ -190,8 +190,8 @@ def count(built: Built, table: str) -> int:
 def test_marts_are_equal(built: tuple[Built, Built]) -> None:
     """Row by row, in both products.
 
-    The emulator divides numbers as floating-point ones, unlike BigQuery: half a cent may be rounded down, so
-    that sums are some cents off.
+    The emulator casts to numbers of three digits behind the point, where BigQuery has nine: rates of exchange
+    are a little off, and so are the amounts in euro.
     """
     marts = [uid for uid in built[0].tables() if uid.split(".")[-1].startswith(("dim_", "fct_"))]
     assert len(marts) == 13
@@ -201,7 +201,7 @@ def test_marts_are_equal(built: tuple[Built, Built]) -> None:
         assert on_bigquery.keys() ^ on_postgres.keys() == set(), uid
         for row, amounts in on_postgres.items():
             pairs = zip(on_bigquery[row], amounts, strict=True)
-            assert all(a == b or abs(a - b) < CENTS for a, b in pairs), (uid, row)
+            assert all(a == b or abs(a - b) <= OFF * max(abs(b), 100) for a, b in pairs), (uid, row)
 
 
 def contents(built: Built, uid: str) -> dict[tuple[str, ...], tuple[Any, ...]]:
@@ -274,7 +274,7 @@ def test_a_pipeline_runs_on_bigquery() -> None:
         (node,) = (json.loads(value) if isinstance(value, str) else value)["nodes"]
         response = node["adapter_response"]
         assert (response["code"], response["rows_affected"]) == ("CREATE TABLE", 2_500)
-        assert {"bytes_processed", "bytes_billed", "job_id"} <= response.keys()
+        assert {"bytes_processed", "job_id"} <= response.keys()
         # Files are not for this warehouse, and the pipelines that read them say so.
         broken = live.orrery("run", "forex")
         assert broken.code != 0
