@@ -186,7 +186,8 @@ def test_tasks_with_a_dbt_of_their_own_leave_no_duplicates(stack: Live, run_id: 
     assert duplicates(stack) == {}
 
 
-def test_a_hook_that_fails_is_a_warning(stack: Live, run_id: str) -> None:
+def test_a_run_is_green_when_elementary_cannot_write(stack: Live, run_id: str) -> None:
+    # What becomes of the hook itself: tests/integration/test_elementary_hooks.py.
     table = "dev_elementary.dbt_run_results"
     stack.query(f"alter table {table} add constraint nothing check (false) not valid")
     try:
@@ -194,7 +195,3 @@ def test_a_hook_that_fails_is_a_warning(stack: Live, run_id: str) -> None:
     finally:
         stack.query(f"alter table {table} drop constraint nothing")
     assert done.code == 0, done.output
-    log = stack.state / "logs" / "airflow" / "dag_id=told" / f"run_id={done.run_id}" / "task_id=build"
-    said = (log / "attempt=1.log").read_text(encoding="utf-8")
-    assert "Elementary lacks results of this run: its hook failed." in said
-    assert "violates check constraint" in said
