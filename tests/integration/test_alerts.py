@@ -12,7 +12,7 @@ import pytest
 from services.slack import TOKEN, SlackServer
 from support import trial
 from support.airflow import moment
-from support.leaks import files_with, tables_with
+from support.leaks import Search
 from support.live import Live
 
 pytestmark = pytest.mark.integration
@@ -128,9 +128,12 @@ def test_slack_being_down_changes_nothing(live: Live, slack: SlackServer) -> Non
     assert log.count("Alerts are not sent through the connection 'slack_default'") == 1
     assert "Connection refused" in log
     # Neither the token nor a row that was read is left anywhere.
-    assert files_with([TOKEN, "private-1"], live.state / "logs", live.dbt / "target") == set()
+    left = Search({"token": TOKEN, "row": "private-1"})
+    assert left.in_files(live.state / "logs", live.dbt / "target") == {}
     database = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
-    assert "xcom" in tables_with(["division by zero"], database), "the search finds nothing"
-    assert tables_with([TOKEN, "private-1"], database) == set()
+    assert "public.xcom" in Search({"error": "division by zero"}).in_tables(database), (
+        "the search finds nothing"
+    )
+    assert left.in_tables(database) == {}
     # Callbacks and deadlines are the same whenever the file is parsed.
     assert live.airflow.get(f"/dags/{PIPELINE}/dagVersions")["total_entries"] == 1
