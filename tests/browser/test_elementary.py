@@ -20,7 +20,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
-from browser.conftest import OUTPUT
+from browser.conftest import OUTPUT, log_in, new_context
 from orrery.manifest.install import HUB, why_unreachable
 from services.dbt_hub import DbtHub
 from support import trial
@@ -158,6 +158,22 @@ def test_the_report_shows_the_results_of_the_run(latest: Path, stack: Live, page
     assert password not in html
 
 
+def test_the_report_opens_inside_airflow(latest: Path, stack: Live, browser: Browser) -> None:
+    tests = Counter(results_of(latest, "test").values())
+    with new_context(browser, log_in(browser, stack)) as context:
+        window = context.new_page()
+        window.goto(stack.info.url)
+        window.get_by_role("link", name="Data products").click()
+        frame = window.frame_locator('iframe[title="Data products"]')
+        row = frame.get_by_role("row").filter(has_text=BOOKINGS)
+        row.get_by_role("link", name="Report", exact=True).click()
+        report = frame.frame_locator(f'iframe[title="Elementary report of {BOOKINGS}"]')
+        expect(report.get_by_text("Test results breakdown")).to_be_visible()
+        shown = [str(tests.total()), "Tests", str(tests["pass"]), str(tests["warn"])]
+        assert figures(report.locator("body").inner_text(), "Test results breakdown", 4) == shown
+        window.screenshot(path=OUTPUT / "elementary_in_airflow.png")
+
+
 def test_elementary_knows_each_result_of_a_run_once(latest: Path, stack: Live, run_id: str) -> None:
     nodes = {
         uid for kind in ("seed", "snapshot", "model", "test", "unit_test") for uid in results_of(latest, kind)
@@ -186,8 +202,7 @@ def test_tasks_with_a_dbt_of_their_own_leave_no_duplicates(stack: Live, run_id: 
     assert duplicates(stack) == {}
 
 
-def test_a_run_is_green_when_elementary_cannot_write(stack: Live, run_id: str) -> None:
-    # What becomes of the hook itself: tests/integration/test_elementary_hooks.py.
+def test_a_hook_that_fails_is_a_warning(stack: Live, run_id: str) -> None:
     table = "dev_elementary.dbt_run_results"
     stack.query(f"alter table {table} add constraint nothing check (false) not valid")
     try:
@@ -195,3 +210,6 @@ def test_a_run_is_green_when_elementary_cannot_write(stack: Live, run_id: str) -
     finally:
         stack.query(f"alter table {table} drop constraint nothing")
     assert done.code == 0, done.output
+    log = stack.state / "logs" / "airflow" / "dag_id=told" / f"run_id={done.run_id}" / "task_id=build"
+    said = (log / "attempt=1.log").read_text(encoding="utf-8")
+    assert "Elementary lacks results of this run: its hook failed." in said, said
