@@ -14,13 +14,9 @@
 #}
 {% macro default__stamp_loaded_at(relation) %}
 
-    {% set columns = adapter.get_columns_in_relation(relation) if execute else [] %}
-
-    {% if '_loaded_at' not in columns | map(attribute='name') | map('lower') %}
-        {% set loaded_at = api.Column('_loaded_at', dbt.type_timestamp()) %}
-        {% set table = relation.incorporate(type='table') %}
-        {% do dbt.alter_relation_add_remove_columns(table, [loaded_at], []) %}
-    {% endif %}
+    {% do run_query(
+        'alter table ' ~ relation ~ ' add column if not exists _loaded_at ' ~ dbt.type_timestamp()
+    ) %}
 
     update {{ relation }}
     set _loaded_at = {{ dbt.current_timestamp() }}

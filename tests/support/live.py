@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import psutil
 import psycopg2
 import pytest
 
+from conftest import NO_HUB
 from orrery.local import Stack, StackInfo, processes
 from orrery.local.layout import Layout
 from orrery.local.ports import find_free
@@ -56,7 +57,7 @@ class Done:
 class Live:
     """A project of its own with a stack of its own, used through its commands."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
         self.root = root
         self.dbt = root / "dbt"
         self.state = root / ".orrery"
@@ -65,6 +66,8 @@ class Live:
             "ORRERY_STATE_DIR": str(self.state),
             "ORRERY_PORT": str(find_free()),
             "PYTHONPATH": str(root / "include"),
+            **NO_HUB,
+            **environment,
         }
         self.stack = Stack(root, self.state)
 
@@ -132,13 +135,19 @@ class Live:
         return shown
 
 
-@pytest.fixture(scope="session")
-def live() -> Iterator[Live]:
-    """A stack that the first command of the tests starts; nothing of it is left at the end."""
+@contextmanager
+def own_stack(
+    make: Callable[[Path], None] = trial.make, environment: Mapping[str, str] | None = None
+) -> Iterator[Live]:
+    """A stack that the first command starts; nothing of it is left at the end.
+
+    :param make: fills the empty folder of the project
+    :param environment: what its commands and the stack see beside what every stack does
+    """
     root = Path(tempfile.mkdtemp(prefix="orrery-"))
     # The database's user, if it is another one, has to pass through.
     root.chmod(0o755)
-    live = Live(root)
+    live = Live(root, environment or {})
     with subprocess.Popen(
         [sys.executable, "-c", _GUARD, str(root)],
         stdin=subprocess.PIPE,
@@ -146,7 +155,7 @@ def live() -> Iterator[Live]:
         start_new_session=True,
         text=True,
     ) as guard:
-        trial.make(root)
+        make(root)
         yield live
         if "airflow" in vars(live):
             live.airflow.close()
@@ -156,6 +165,13 @@ def live() -> Iterator[Live]:
         assert not left
         shutil.rmtree(root)
         guard.communicate("The stack is down.")
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Live]:
+    """The stack that tests share."""
+    with own_stack() as live:
+        yield live
 
 
 @pytest.fixture(scope="session")

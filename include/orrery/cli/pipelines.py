@@ -18,7 +18,7 @@ from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
+from orrery.config.pipeline import ALERT, PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
 
@@ -147,11 +147,13 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
             task_id, index = key_of(task)
             ids.append([task_id, index] if index >= 0 else task_id)
     if ids:
-        # What has become of the run is published anew.
-        ids += [
-            t["task_id"] for t in tasks if t["task_id"].startswith(f"{PUBLISH}.") and t["task_id"] not in ids
-        ]
+        # What has become of the run is published and told anew.
+        ids += [t["task_id"] for t in tasks if _is_last(t["task_id"]) and t["task_id"] not in ids]
     return {"task_ids": ids} if ids else {}
+
+
+def _is_last(task_id: str) -> bool:
+    return task_id == ALERT or task_id.startswith(f"{PUBLISH}.")
 
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
@@ -167,7 +169,8 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
     # A step of an ingestion has no meaning without the others.
     whole = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)]
     main = next((each for each in whole if found[0] in _steps_before(each, tasks)), found[0])
-    return {"task_ids": [*_steps_before(main, tasks), main], "include_downstream": downstream}
+    alert = [ALERT] if not downstream and ALERT in {task["task_id"] for task in tasks} else []
+    return {"task_ids": [*_steps_before(main, tasks), main, *alert], "include_downstream": downstream}
 
 
 def _steps_before(task_id: str, tasks: list[Json]) -> list[str]:

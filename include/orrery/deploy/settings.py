@@ -15,7 +15,7 @@ def main() -> None:
     """Print the file."""
     root = Project.find().root
     here = {
-        "core": {"dags_folder": str(root / "dags"), "plugins_folder": str(root / "plugins")},
+        "core": {"dags_folder": str(root / "dags"), "plugins_folder": str(root / "include" / "plugins")},
         # The health checks of the containers ask it.
         "scheduler": {"enable_health_check": "True"},
     }

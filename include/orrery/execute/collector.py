@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from orrery.execute.results import NodeResult, run_result, severity
+from orrery.execute.results import NodeResult, read_document, run_result, severity
 from orrery.plan.model import TaskPlan
 
 # dbt's levels that are worth showing; the others tell of every statement.
@@ -149,6 +150,24 @@ class Collector:
         node.result = result
         if record.ended:
             self._ended(record)
+
+
+def read_records(target: Path) -> list[NodeRecord]:
+    """What the last command in a target folder has written of its nodes, for when nobody took its events."""
+    document, result_of = read_document(target)
+    metadata, found = document.get("metadata", {}), []
+    for result in document["results"]:
+        times = [step[key] for step in result.get("timing") or () for key in ("started_at", "completed_at")]
+        times = sorted(time for time in times if time)
+        found.append(
+            NodeRecord(
+                start=times[0] if times else None,
+                end=times[-1] if times else metadata.get("generated_at"),
+                result=result_of(result),
+                invocation_id=metadata.get("invocation_id"),
+            )
+        )
+    return found
 
 
 def _result(uid: str, result: Any) -> NodeResult:

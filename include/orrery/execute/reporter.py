@@ -49,6 +49,8 @@ class Reporter:
         self.ended: dict[str, NodeState] = {}
         self.tries: dict[str, int] = {}
         self.left = dict(left)
+        # What dbt warned of, by task.
+        self.warnings: dict[str, str] = {}
         self._released: Counter[str] = Counter()
         self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
         self._ledger, self._stale = ledger, stale
@@ -97,7 +99,7 @@ class Reporter:
         if record.failed and self.stopping:
             self.release(task_id)
             return
-        self._ledger.take(record, self.tries[task_id])
+        self._ledger.take(record.nodes.values(), self.tries[task_id])
         if record.failed and not (stale and self._stale != "fail"):
             self._fail(record)
         elif record.skipped:
@@ -110,6 +112,8 @@ class Reporter:
     def _succeed(self, record: TaskRecord) -> None:
         result = summary(record.results)
         warned = severity(result["status"]) >= severity("warn")
+        if warned:
+            self.warnings[record.task.task_id] = str(result["message"])
         self._log(record, "Built by the task 'build' of this run.")
         self._end(
             Update(
@@ -141,6 +145,7 @@ class Reporter:
 
     def _skip_stale(self, record: TaskRecord) -> None:
         message = summary(record.results)["message"]
+        self.warnings[record.task.task_id] = str(message)
         self._log(record, f"The source is stale: {message}")
         self._skip(record.task.task_id, f"The source is stale: {message}", record)
         for task_id in self._descent.descendants([record.task.task_id]) & self.tries.keys():

@@ -61,7 +61,7 @@ def sections(layout: Layout, saved: Saved, keys: Secrets) -> dict[str, dict[str,
     here = {
         "core": {
             "dags_folder": str(layout.root / "dags"),
-            "plugins_folder": str(layout.root / "plugins"),
+            "plugins_folder": str(layout.root / "include" / "plugins"),
             "executor": EXECUTOR,
             "parallelism": str(parallelism()),
             "fernet_key": keys.fernet_key,

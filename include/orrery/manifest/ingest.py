@@ -11,8 +11,11 @@ from orrery.config.ingest import TABLE, Files
 from orrery.config.kinds import INGEST_KINDS, PER_TABLE, SourceMeta
 from orrery.config.project import Project
 from orrery.manifest.blocks import BlockReader
+from orrery.manifest.profile import Profile, read_profile
 
 Resource = dict[str, Any]
+# The type of the only warehouse that files can be loaded into.
+_LOADED = "postgres"
 
 
 def ingestions(
@@ -26,6 +29,7 @@ def ingestions(
     """
     found: dict[str, Resource] = {}
     problems: list[Problem] = []
+    profile = read_profile(project)
     for uid in sorted(used):
         source = sources[uid]
         meta = source.get("config", {}).get("meta", {}).get("orrery")
@@ -33,7 +37,7 @@ def ingestions(
             continue
         shared = meta == (source.get("source_meta") or {}).get("orrery")
         try:
-            steps = _Steps(project, source, shared=shared).read(meta, full_refresh=full_refresh)
+            steps = _Steps(project, profile, source, shared=shared).read(meta, full_refresh=full_refresh)
         except ConfigError as error:
             problems += error.problems
             continue
@@ -54,8 +58,8 @@ def ingestions(
 class _Steps:
     """The steps that fill one table, the last of which has its plain name."""
 
-    def __init__(self, project: Project, source: Resource, *, shared: bool) -> None:
-        self._source, self._shared = source, shared
+    def __init__(self, project: Project, profile: Profile, source: Resource, *, shared: bool) -> None:
+        self._profile, self._source, self._shared = profile, source, shared
         self._reader = BlockReader.of_source(project, source, shared=shared)
 
     def read(self, meta: Any, *, full_refresh: bool) -> list[tuple[str, str, Resource]]:
@@ -117,5 +121,11 @@ class _Steps:
             what = f"the pattern is the same for all tables of {self._source['source_name']!r}"
             fix = f"Write {TABLE} in it, or move the block to a table."
             problems.append(self._reader.problem((*at, "files"), what, fix, at_value=True))
+        if self._profile.adapter not in ("", _LOADED):
+            what = (
+                f"files are loaded into PostgreSQL only, and the target {self._profile.target!r} is of type "
+            )
+            fix = "Fill the table by other means and remove the block, or use a target of PostgreSQL."
+            problems.append(self._reader.problem((*at, "files"), what + self._profile.adapter, fix))
         if problems:
             raise ConfigError(problems)

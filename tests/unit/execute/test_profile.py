@@ -8,7 +8,7 @@ import pytest
 
 from conftest import WriteProject, write_files
 from orrery.execute.profile import profile_config
-from orrery.manifest.profile import ProfileError
+from orrery.manifest.profile import ProfileError, read_profile
 
 OUTPUTS = "  outputs:\n    dev: {type: postgres}\n    prod: {type: postgres}\n"
 
@@ -41,6 +41,20 @@ def test_dbt_target_comes_first(write_project: WriteProject, monkeypatch: pytest
 
 def test_without_a_target_dbt_takes_default(write_project: WriteProject) -> None:
     assert profile_config(write_project(profiles(""))).target_name == "default"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "adapter"),
+    [
+        ("  outputs:\n    dev: {type: bigquery}\n", "bigquery"),
+        ("  outputs:\n    other: {type: postgres}\n", ""),
+        ("  outputs:\n    dev:\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_adapter_of_the_target(write_project: WriteProject, outputs: str, adapter: str) -> None:
+    project = write_project({"dbt/profiles.yml": f"tiny:\n  target: dev\n{outputs}"})
+    assert read_profile(project).adapter == adapter
 
 
 def test_a_variable_that_is_not_set(write_project: WriteProject) -> None:

@@ -91,6 +91,42 @@ def test_a_block_on_a_source_is_for_each_of_its_tables(write_project: WriteProje
     ]
 
 
+BIGQUERY = """\
+tiny:
+  target: "{{ env_var('ORRERY_TARGET', 'dev') }}"
+  outputs:
+    dev: {type: postgres}
+    cloud: {type: bigquery}
+"""
+
+
+def test_files_go_into_postgresql_only(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = block(TABLE, "files: orders/*.csv")
+    project = write_project({"dbt/profiles.yml": BIGQUERY, f"dbt/{FILE}": text})
+    sources = sources_of(text)
+    assert len(ingestions(project, sources, sources)) == 1
+    monkeypatch.setenv("ORRERY_TARGET", "cloud")
+    with pytest.raises(ConfigError) as caught:
+        ingestions(project, sources, sources)
+    assert str(caught.value) == (
+        "dbt/models/shop/_sources.yml:9:17: files are loaded into PostgreSQL only, and the target 'cloud' is"
+        " of type bigquery\n"
+        "    9 |                 files: orders/*.csv\n"
+        "      |                 ^^^^^\n"
+        "  Fill the table by other means and remove the block, or use a target of PostgreSQL."
+    )
+
+
+def test_other_ingestions_know_no_warehouse(
+    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORRERY_TARGET", "cloud")
+    text = block(SOURCE, "airbyte: shop")
+    project = write_project({"dbt/profiles.yml": BIGQUERY, f"dbt/{FILE}": text})
+    sources = sources_of(text)
+    assert [entry["kind"] for entry in ingestions(project, sources, sources)] == ["airbyte"]
+
+
 @pytest.mark.parametrize("meta", ["", "meta: {owner: me}", "meta: {orrery: {}}"])
 def test_a_source_without_a_block(write_project: WriteProject, meta: str) -> None:
     text = f"sources:\n  - name: shop\n    {meta}\n    tables: [{{name: orders}}]\n"
@@ -186,6 +222,15 @@ def test_what_is_loaded_how() -> None:
     assert Files(files="a.csv", key=("id",)).load_mode == "upsert"
     assert Files(files="a.csv").load_mode == "append"
     assert Files(files="a.csv", load="replace").load_mode == "replace"
+
+
+def test_a_mistake_in_a_template_names_the_block_that_uses_it(write_project: WriteProject) -> None:
+    text = block(TABLE, "job:\n  image: load:1\n  template: own.yaml.j2")
+    write_project({"include/templates/own.yaml.j2": "kind: Pod\nname: {{ nam }}\n"})
+    with pytest.raises(ConfigError) as raised:
+        read(write_project, text)
+    assert str(raised.value).startswith("include/templates/own.yaml.j2:2:1: 'nam' is undefined\n")
+    assert str(raised.value).endswith("\n  It is used in dbt/models/shop/_sources.yml:9")
 
 
 def test_a_mistake_stops_the_pipelines_that_read_the_source_only(write_project: WriteProject) -> None:

@@ -1,9 +1,14 @@
+{#- the partitions of BigQuery; in PostgreSQL, there are none -#}
+{% set months = {'field': 'booked_date', 'data_type': 'date', 'granularity': 'month'} %}
+
 {{
     config(
         materialized='incremental',
         incremental_strategy='merge' if target.type == 'bigquery' else 'delete+insert',
         unique_key='booking_id',
         on_schema_change='append_new_columns',
+        partition_by=months if target.type == 'bigquery' else none,
+        cluster_by=['property_id', 'customer_id'] if target.type == 'bigquery' else none,
     )
 }}
 

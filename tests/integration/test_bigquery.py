@@ -1,0 +1,284 @@
+"""BigQuery as the warehouse: the real dbt-bigquery on an emulator gives what PostgreSQL gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import pytest
+from psycopg2.extensions import parse_dsn
+
+from services.airbyte import AirbyteServer
+from services.bigquery import PROJECT, BigQueryServer
+from support import trial
+from support.dbt import DbtSession, Node
+from support.live import own_stack
+from support.trial import ROOT
+from support.waiting import wait_for
+from support.warehouse import query
+
+pytestmark = pytest.mark.integration
+
+SYNCED = ROOT / "tests" / "services" / "data" / "sales_marketing"
+BOOKINGS, SALES = "tag:booking_analytics", "tag:sales_marketing"
+SCHEMA = "ci_bigquery"
+GOOD = ("success", "pass", "no-op")
+# Both have reasons that the data give.
+WARNINGS = {"assert_completed_bookings_are_paid", "relationships_fct_ad_spend"}
+# When something was loaded or seen, and keys that are made from it.
+MOMENTS = {"extracted_at", "booking_version_id"}
+OFF = Decimal("0.001")
+
+
+class Warehouse(Protocol):
+    """What the test asks of either."""
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL."""
+
+    uri: str
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return query(self.uri, sql)
+
+    def environment(self) -> dict[str, str]:
+        """What leads dbt here."""
+        known = parse_dsn(self.uri)
+        return {
+            "ORRERY_TARGET": "ci",
+            "ORRERY_CI_ID": SCHEMA.removeprefix("ci_"),
+            "ORRERY_WAREHOUSE_HOST": known["host"],
+            "ORRERY_WAREHOUSE_USER": known["user"],
+            "ORRERY_WAREHOUSE_DATABASE": known["dbname"],
+            "DBT_ENV_SECRET_WAREHOUSE_PASSWORD": known.get("password", ""),
+        }
+
+    def sync(self, folder: Path) -> None:
+        """Load the tables of sales_marketing."""
+        with AirbyteServer({"it": folder}, dsn=self.uri) as airbyte:
+            job = airbyte.start(airbyte.ids["it"])
+            assert job
+            wait_for("the sync ends", lambda: job.status not in ("pending", "running"))
+            assert job.status == "succeeded", job.error
+
+
+@pytest.fixture(scope="module")
+def bigquery() -> Iterator[BigQueryServer]:
+    """The emulator."""
+    with BigQueryServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres(landing_uri: str) -> Iterator[Postgres]:
+    """A PostgreSQL with an empty landing schema."""
+    yield Postgres(landing_uri)
+    for (schema,) in query(landing_uri, f"select nspname from pg_namespace where nspname ~ '^{SCHEMA}'"):
+        query(landing_uri, f'drop schema "{schema}" cascade')
+
+
+@dataclass
+class Built:
+    """Both products in a warehouse: what became of their nodes in two builds, and where they are."""
+
+    warehouse: Warehouse
+    nodes: dict[str, Node]
+    first: dict[str, str]
+    second: dict[str, str]
+
+    def tables(self) -> dict[str, str]:
+        """Schema and name of all tables that the builds made."""
+        made = {uid: node for uid, node in self.nodes.items() if uid in self.first}
+        return {uid: node.table for uid, node in made.items() if node.kind not in ("view", "ephemeral")}
+
+
+def build(root: Path, warehouse: Any, environment: dict[str, str]) -> Built:
+    """Build both products, change a booking, and build again."""
+    with DbtSession(root, environment) as dbt:
+        warehouse.sync(SYNCED)
+        first = dbt.run("seed", select=[BOOKINGS])
+        first |= dbt.run("source", "freshness", select=[f"source:*,{BOOKINGS}", f"source:*,{SALES}"])
+        first |= dbt.run("build", select=[BOOKINGS, SALES], exclude_resource_types=["seed"])
+        dbt.run("run-operation", "change_a_booking")
+        second = dbt.run("build", select=AGAIN, exclude_resource_types=["test", "unit_test"])
+        return Built(warehouse, dbt.nodes, first, second)
+
+
+# What keeps rows from build to build, and the tables that show it.
+AGAIN = [
+    "fct_bookings",
+    "fct_ad_spend",
+    "snap_bookings",
+    "dim_booking_history",
+    "int_bookings__converted_to_eur",
+]
+CHANGE = """\
+{% macro change_a_booking() %}
+    {% set changed %}
+        update {{ target.schema }}_raw.raw_bookings
+        set status = 'cancelled', updated_at = cast('2026-06-01 12:00:00' as timestamp)
+        where id = 'B00001'
+    {% endset %}
+    {% do run_query(changed ~ (';commit' if target.type == 'postgres' else '')) %}
+{% endmacro %}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the project that is built on BigQuery."""
+    return tmp_path_factory.mktemp("bigquery")
+
+
+@pytest.fixture(scope="module")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, project: Path, bigquery: BigQueryServer, postgres: Postgres
+) -> tuple[Built, Built]:
+    """Both products, on PostgreSQL and on BigQuery."""
+    other = tmp_path_factory.mktemp("postgres")
+    for root in (project, other):
+        trial.copy(root)
+        (root / "dbt" / "macros" / "change_a_booking.sql").write_text(CHANGE)
+    with ThreadPoolExecutor() as threads:
+        on_postgres = threads.submit(build, other, postgres, postgres.environment())
+        on_bigquery = threads.submit(build, project, bigquery, bigquery.environment(SCHEMA))
+        return on_postgres.result(), on_bigquery.result()
+
+
+def test_everything_is_built_and_tested(built: tuple[Built, Built]) -> None:
+    """The same nodes run in both, and warn for the same reasons."""
+    on_postgres, on_bigquery = built
+    bad = {uid: status for uid, status in on_bigquery.first.items() if status not in GOOD}
+    assert set(bad.values()) == {"warn"}
+    assert all(any(name in uid for name in WARNINGS) for uid in bad)
+    kinds = {uid.partition(".")[0] for uid in on_bigquery.first}
+    assert kinds >= {"seed", "source", "model", "snapshot", "test", "unit_test"}
+    assert on_bigquery.first == on_postgres.first
+    assert on_bigquery.second == on_postgres.second
+    assert set(on_bigquery.second.values()) <= {*GOOD, "warn"}
+
+
+def test_row_counts_are_equal(built: tuple[Built, Built]) -> None:
+    """Of all seeds, snapshots and tables of both products."""
+    on_postgres, on_bigquery = (
+        {uid: count(each, table) for uid, table in each.tables().items()} for each in built
+    )
+    assert on_bigquery == on_postgres
+    assert on_bigquery["model.orrery_demo.fct_bookings"] == 2_500
+    assert on_bigquery["model.orrery_demo.fct_acquisition_costs"] == 38
+    # One booking was changed between the builds.
+    assert on_bigquery["snapshot.orrery_demo.snap_bookings"] == 2_501
+
+
+def count(built: Built, table: str) -> int:
+    return int(built.warehouse.query(f"select count(*) from {table}")[0][0])
+
+
+def test_marts_are_equal(built: tuple[Built, Built]) -> None:
+    """Row by row, in both products.
+
+    The emulator casts to numbers of three digits behind the point, where BigQuery has nine: rates of exchange
+    are a little off, and so are the amounts in euro.
+    """
+    marts = [uid for uid in built[0].tables() if uid.split(".")[-1].startswith(("dim_", "fct_"))]
+    assert len(marts) == 13
+    for uid in marts:
+        on_postgres, on_bigquery = (contents(each, uid) for each in built)
+        assert on_postgres
+        assert on_bigquery.keys() ^ on_postgres.keys() == set(), uid
+        for row, amounts in on_postgres.items():
+            pairs = zip(on_bigquery[row], amounts, strict=True)
+            assert all(a == b or abs(a - b) <= OFF * max(abs(b), 100) for a, b in pairs), (uid, row)
+
+
+def contents(built: Built, uid: str) -> dict[tuple[str, ...], tuple[Any, ...]]:
+    """The rows of a mart as text, and the amounts of each."""
+    names = [name for name in built.nodes[uid].columns if name not in MOMENTS]
+    amounts = [name for name in names if "amount" in name or name.endswith("_eur")]
+    others = [name for name in names if name not in amounts]
+    rows = built.warehouse.query(f"select {', '.join(others + amounts)} from {built.nodes[uid].table}")
+    found = {tuple(plain(value) for value in row[: len(others)]): row[len(others) :] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def plain(value: Any) -> str:
+    """A value as text: times in UTC, numbers without zeros at the end."""
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=value.tzinfo or UTC)).astimezone(UTC).isoformat()
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+
+
+def test_incremental_models_are_partitioned(built: tuple[Built, Built], bigquery: BigQueryServer) -> None:
+    queries = [job.query for job in bigquery.client.list_jobs(max_results=5_000) if job.job_type == "query"]
+    for name, field, clusters in (
+        ("fct_bookings", "booked_date", "property_id, customer_id"),
+        ("fct_ad_spend", "spend_date", "campaign_id"),
+    ):
+        (made,) = (
+            sql for sql in queries if f"create or replace table `{PROJECT}`.`{SCHEMA}_core`.`{name}`\n" in sql
+        )
+        assert f"partition by date_trunc({field}, month)\n    cluster by {clusters}\n" in made
+
+
+def test_jobs_are_labelled(built: tuple[Built, Built], bigquery: BigQueryServer, project: Path) -> None:
+    """What is paid for can be told apart. Of jobs that succeed, the emulator forgets the labels."""
+    (project / "dbt" / "models" / "wrong.sql").write_text("select * from nowhere.nothing")
+    told = {"AIRFLOW_CTX_DAG_ID": "booking_analytics", "AIRFLOW_CTX_DAG_RUN_ID": "manual__2026-01-31T06:00"}
+    with (
+        DbtSession(project, bigquery.environment(SCHEMA) | told) as dbt,
+        pytest.raises(AssertionError, match="nowhere"),
+    ):
+        dbt.run("run", select=["wrong"])
+    (labels,) = (
+        job.labels for job in bigquery.client.list_jobs(max_results=50) if job.labels.get("node") == "wrong"
+    )
+    assert labels.pop("dbt_invocation_id")
+    assert labels == {
+        "app": "orrery",
+        "target": "bigquery",
+        "kind": "model",
+        "node": "wrong",
+        "pipeline": "booking_analytics",
+        "run": "manual__2026-01-31t06_00",
+    }
+
+
+def test_a_pipeline_runs_on_bigquery() -> None:
+    """In a real Airflow, which needs nothing else of the warehouse than dbt does."""
+    with BigQueryServer() as server, own_stack(trial.copy, server.environment()) as live:
+        done = live.orrery("run", "booking_analytics", seconds=900)
+        assert done.code == 0, done.output
+        states = live.airflow.states("booking_analytics", done.run_id)
+        assert set(states.values()) == {"success"}
+        assert server.query("select count(*) from dev_core.fct_bookings") == [(2_500,)]
+        # Nothing was built in the PostgreSQL of the stack.
+        assert live.query("select nspname from pg_namespace where nspname like 'dev%'") == []
+        task = "taskInstances/core.fct_bookings/xcomEntries/dbt"
+        value = live.airflow.get(f"/dags/booking_analytics/dagRuns/{quote(done.run_id, safe='')}/{task}")[
+            "value"
+        ]
+        (node,) = (json.loads(value) if isinstance(value, str) else value)["nodes"]
+        response = node["adapter_response"]
+        assert (response["code"], response["rows_affected"]) == ("CREATE TABLE", 2_500)
+        assert {"bytes_processed", "job_id"} <= response.keys()
+        # Files are not for this warehouse, and the pipelines that read them say so.
+        broken = live.orrery("run", "forex")
+        assert broken.code != 0
+        assert (
+            "files are loaded into PostgreSQL only, and the target 'bigquery' is of type bigquery"
+            in broken.output
+        )
