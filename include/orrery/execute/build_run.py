@@ -280,7 +280,8 @@ class BuildRun:
         """Say what becomes of tasks of which dbt has not told the end."""
         manifest: Any = self._dbt.manifest
         for task in tasks:
-            if task.task_id in reporter.ended or reporter.was_released(task.task_id):
+            given_back = reporter.was_released(task.task_id) and task.task_id not in reporter.running
+            if task.task_id in reporter.ended or given_back:
                 continue
             if any(uid in manifest.nodes or uid in manifest.sources for uid in task.nodes):
                 reporter.release(task.task_id)
