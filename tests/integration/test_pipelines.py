@@ -123,6 +123,8 @@ def test_run_shows_progress_and_outcome(live: Live, booking_run: Done) -> None:
     table = table_of(booking_run.output)
     skipped = table.pop("publish.elementary")
     assert skipped.state == "skipped"
+    # No worker had it, which would cost seconds.
+    assert not skipped.seconds
     assert skipped.message == (
         "Elementary is not installed in dbt/dbt_packages: ./orrery build --packages installs it."
     )

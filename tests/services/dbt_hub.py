@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from services.service import Service
 
-class DbtHub:
+
+class DbtHub(Service):
     """Serves packages until it is closed; `url` is what DBT_PACKAGE_HUB_URL has to be.
 
     :param folder: holds the packages, each in a folder called like its project
@@ -78,12 +80,6 @@ class DbtHub:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
-
-    def __enter__(self) -> DbtHub:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def tarball(project: Path, top: str) -> bytes:

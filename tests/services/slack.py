@@ -7,8 +7,9 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from services.service import Service
 
 Json = dict[str, Any]
 
@@ -36,7 +37,7 @@ class Failure:
     times: int | None = None
 
 
-class SlackServer:
+class SlackServer(Service):
     """A Slack that records what it is sent."""
 
     def __init__(self) -> None:
@@ -110,14 +111,6 @@ class SlackServer:
         self._released.set()
         self._server.shutdown()
         self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Handler(BaseHTTPRequestHandler):

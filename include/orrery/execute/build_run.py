@@ -18,16 +18,17 @@ from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
 from orrery.execute.collector import Collector, Line
-from orrery.execute.elementary import make_tables, run_environment, takes_part
+from orrery.execute.elementary import make_tables, run_environment, takes_part, why_absent
 from orrery.execute.hooks import Hooks
 from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
-from orrery.execute.options import RunOptions
+from orrery.execute.options import SKIPPED_STAGE, RunOptions
 from orrery.execute.publisher import Publisher, Store
 from orrery.execute.reporter import Reporter
-from orrery.execute.results import read_results
+from orrery.execute.results import outcome, read_results
 from orrery.manifest.dbt import Dbt
+from orrery.manifest.packages import ELEMENTARY
 from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 from orrery.plan.objects import check_object
@@ -119,6 +120,7 @@ class BuildRun:
                 self._run(held, reporter)
                 waiting = self._ready(reporter)
             self._finish_markers()
+            self._skip_publishing()
         except BaseException:
             self._publisher.close()
             # Airflow may have forgotten this try; then the next one takes the tasks over.
@@ -278,7 +280,8 @@ class BuildRun:
         """Say what becomes of tasks of which dbt has not told the end."""
         manifest: Any = self._dbt.manifest
         for task in tasks:
-            if task.task_id in reporter.ended or reporter.was_released(task.task_id):
+            given_back = reporter.was_released(task.task_id) and task.task_id not in reporter.running
+            if task.task_id in reporter.ended or given_back:
                 continue
             if any(uid in manifest.nodes or uid in manifest.sources for uid in task.nodes):
                 reporter.release(task.task_id)
@@ -295,6 +298,20 @@ class BuildRun:
         waiting = {task_id for task_id in markers if states.get(task_id) is None}
         for task_id in self._descent.runnable(waiting, states, _DONE):
             self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))
+
+    def _skip_publishing(self) -> None:
+        """Skip tasks with nothing to publish: of a worker's task Airflow notices that seconds late."""
+        absent = why_absent(Project.find())
+        now = datetime.now(UTC).isoformat()
+        for task_id, task in self._plan.tasks.items():
+            if task.kind is not TaskKind.PUBLISH:
+                continue
+            left = SKIPPED_STAGE.format(task.stage) if task.stage in self._options.skip_stages else None
+            if reason := left or (absent if task.name == ELEMENTARY else None):
+                result = outcome(reason, status="skipped")
+                self._publisher.add(
+                    Update(task_id, NodeState.SKIPPED, start=now, end=now, result=result, note=reason)
+                )
 
 
 def _tell(line: Line) -> None:

@@ -34,6 +34,8 @@ class NodeRecord:
     result: NodeResult | None = None
     lines: list[Line] = field(default_factory=list)
     invocation_id: str | None = None
+    # What dbt said when it was done with a source: its results lack those that it could not read.
+    said: NodeResult | None = None
 
 
 @dataclass
@@ -124,9 +126,12 @@ class Collector:
             elif uid in self._records and name == "NodeFinished":
                 known = self._records[uid].nodes[uid]
                 known.end, known.invocation_id = _now(), info.invocation_id
+                result = _result(uid, event.data.run_result)
                 # How old a source is comes with the results of the whole command only.
-                if not uid.startswith("source."):
-                    self._finish(uid, _result(uid, event.data.run_result))
+                if uid.startswith("source."):
+                    known.said = result
+                else:
+                    self._finish(uid, result)
 
     def finish(self, results: Iterable[NodeResult]) -> None:
         """Take results that come after the command: those of sources, and of what dbt did not tell of."""
@@ -135,6 +140,10 @@ class Collector:
                 record = self._records.get(result.unique_id)
                 if record is not None and record.nodes[result.unique_id].result is None:
                     self._finish(result.unique_id, result)
+            for uid, record in self._records.items():
+                node = record.nodes[uid]
+                if node.result is None and node.said is not None:
+                    self._finish(uid, node.said)
 
     def _start(self, uid: str) -> None:
         record = self._records[uid]

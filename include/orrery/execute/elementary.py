@@ -11,7 +11,7 @@ import yaml
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
 from orrery.manifest.dbt import Dbt, DbtError
-from orrery.manifest.packages import ELEMENTARY, RESULTS, has_elementary
+from orrery.manifest.packages import ELEMENTARY, RESULTS, has_elementary, packages_folder
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 def takes_part(config: Pipeline, project: Project) -> bool:
     """Whether Elementary collects the results of a pipeline: when it is installed, and asked for a report."""
     return config.publish is not None and config.publish.elementary and has_elementary(project)
+
+
+def why_absent(project: Project) -> str | None:
+    """Why there is no report of Elementary; None when it takes part."""
+    if has_elementary(project):
+        return None
+    folder = project.relative(packages_folder(project))
+    return f"Elementary is not installed in {folder}: ./orrery build --packages installs it."
 
 
 def run_environment(ti: Any, *, results: bool) -> dict[str, str]:

@@ -51,6 +51,8 @@ class Reporter:
         self.left = dict(left)
         # What dbt warned of, by task.
         self.warnings: dict[str, str] = {}
+        # What dbt is at work on.
+        self.running: set[str] = set()
         self._released: Counter[str] = Counter()
         self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
         self._ledger, self._stale = ledger, stale
@@ -85,11 +87,13 @@ class Reporter:
 
     def release(self, task_id: str) -> None:
         """Give a task back to Airflow."""
+        self.running.discard(task_id)
         self._released[task_id] += 1
         self._publisher.add(Update(task_id, NodeState.RELEASED))
 
     def started(self, record: TaskRecord) -> None:
         """Take that dbt has begun with a task."""
+        self.running.add(record.task.task_id)
         self._publisher.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
 
     def finished(self, record: TaskRecord) -> None:
@@ -165,6 +169,7 @@ class Reporter:
         )
 
     def _end(self, update: Update) -> None:
+        self.running.discard(update.task_id)
         self.ended[update.task_id] = update.state
         self._publisher.add(update)
 

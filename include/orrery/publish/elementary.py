@@ -58,6 +58,32 @@ cli(prog_name="edr")
 """
 
 
+# Airflow shows the report in a sandbox, where a page has no storage; without one the report stays empty.
+_HEAD = "<head>"
+_STORAGE = """<script>
+(() => {
+  const memory = () => {
+    const kept = new Map();
+    return {
+      getItem: (key) => kept.get(String(key)) ?? null,
+      setItem: (key, value) => void kept.set(String(key), String(value)),
+      removeItem: (key) => void kept.delete(String(key)),
+      clear: () => kept.clear(),
+      key: (index) => [...kept.keys()][index] ?? null,
+      get length() { return kept.size; },
+    };
+  };
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try {
+      window[name].length;
+    } catch {
+      Object.defineProperty(window, name, { value: memory() });
+    }
+  }
+})();
+</script>"""
+
+
 class ReportError(OrreryError):
     """There is no report."""
 
@@ -84,7 +110,7 @@ def write_report(project: Project, ti: Any, options: RunOptions) -> Path:
         if not made.is_file():
             raise ReportError(f"edr report made no report:\n{said}")
         text = made.read_text(encoding="utf-8")
-        made.write_text(_FONTS.sub("", text), encoding="utf-8")
+        made.write_text(_FONTS.sub("", text).replace(_HEAD, _HEAD + _STORAGE, 1), encoding="utf-8")
         with suppress(OSError):
             kept.parent.mkdir(exist_ok=True)
             shutil.move(folder / "internal" / PARTIAL_PARSE, kept)

@@ -14,7 +14,7 @@ from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.config.publish import Publish
 from orrery.execute.ending import await_others
-from orrery.execute.options import OptionsError, RunOptions
+from orrery.execute.options import SKIPPED_STAGE, OptionsError, RunOptions
 from orrery.execute.results import RESULT_KEY, outcome, summary
 from orrery.ingest.errors import explained
 
@@ -48,7 +48,7 @@ class PublishOperator(BaseOperator):
         except OptionsError as error:
             raise AirflowSkipException(f"The run was refused: {error}") from None
         if self.stage in options.skip_stages:
-            raise AirflowSkipException(f"This run leaves out the stage {self.stage!r} (skip_stages).")
+            raise AirflowSkipException(SKIPPED_STAGE.format(self.stage))
         if reason := self._why_not():
             context["ti"].xcom_push(key=RESULT_KEY, value=outcome(reason, status="skipped"))
             raise AirflowSkipException(reason)
@@ -137,13 +137,10 @@ class ElementaryOperator(PublishOperator):
     custom_operator_name = "Elementary"
 
     def _why_not(self) -> str | None:
-        from orrery.manifest.packages import has_elementary, packages_folder
+        # It brings dbt with it.
+        from orrery.execute.elementary import why_absent
 
-        project = Project.find()
-        if has_elementary(project):
-            return None
-        folder = project.relative(packages_folder(project))
-        return f"Elementary is not installed in {folder}: ./orrery build --packages installs it."
+        return why_absent(Project.find())
 
     def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
         from orrery.publish.elementary import write_report

@@ -238,6 +238,16 @@ def test_sources_end_with_the_results_of_the_command() -> None:
     assert record.end == told
 
 
+def test_a_source_that_cannot_be_read_ends_with_what_dbt_said() -> None:
+    # dbt leaves it out of sources.json.
+    sources = task("source_freshness.app__orders", SOURCE, kind=TaskKind.FRESHNESS)
+    listener = Listener(sources)
+    listener.feed(start(SOURCE), finish(SOURCE, "error"))
+    listener.collector.finish([])
+    assert listener.calls == [("started", sources.task_id), ("ended", sources.task_id)]
+    assert listener.records[sources.task_id].failed
+
+
 def test_results_that_come_after_the_command_end_what_dbt_did_not_tell_of() -> None:
     listener = Listener(task("tests.a", B, C), task("core.a", A))
     listener.feed(start(A), finish(A), start(B), finish(B, "pass"))
