@@ -31,7 +31,7 @@ LABEL org.opencontainers.image.title="Orrery" \
       org.opencontainers.image.revision="${REVISION}"
 # The group 0, so that platforms which choose a user id of their own can use the same folders.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /var/lib/orrery --shell /usr/sbin/nologin orrery && \
-    install -d -o 50000 -g 0 -m 0775 /var/lib/orrery
+    install -d -o 50000 -g 0 -m 0775 /var/lib/orrery /var/lib/orrery-login /var/log/orrery
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/orrery/include \
     PYTHONUNBUFFERED=1 \
@@ -57,7 +57,7 @@ RUN set -eu; \
     python -m orrery.deploy.settings > airflow.cfg; \
     python -m orrery.cli build; \
     rm -rf dbt/logs logs; \
-    for folder in dbt/target/runs dbt/target/published; do install -d -o 50000 -g 0 -m 0775 "$folder"; done
+    for folder in dbt/landing dbt/target/runs dbt/target/published; do install -d -o 50000 -g 0 -m 0775 "$folder"; done
 USER 50000:0
 HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=5 CMD ["python", "-m", "orrery.deploy.health"]
 CMD ["airflow", "info"]

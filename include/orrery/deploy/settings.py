@@ -16,6 +16,7 @@ def main() -> None:
     root = Project.find().root
     here = {
         "core": {"dags_folder": str(root / "dags"), "plugins_folder": str(root / "include" / "plugins")},
+        "logging": {"base_log_folder": "/var/log/orrery"},
         # The health checks of the containers ask it.
         "scheduler": {"enable_health_check": "True"},
     }
