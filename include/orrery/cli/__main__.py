@@ -12,7 +12,7 @@ from orrery.cli.init_env import init_env
 from orrery.cli.pipelines import retry, run
 from orrery.cli.project import build, dbt, schema
 from orrery.cli.report import report
-from orrery.cli.stack import down, logs, status, up
+from orrery.cli.stack import down, logs, status, up, worker
 from orrery.config.errors import OrreryError
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     """Runs dbt projects as Airflow pipelines."""
 
 
-for command in (run, retry, report, up, down, status, logs, build, dbt, test, lint, schema, init_env):
+for command in (run, retry, report, up, down, status, logs, worker, build, dbt, test, lint, schema, init_env):
     main.add_command(command)
 
 

@@ -1,7 +1,8 @@
-"""`orrery up`, `down`, `status` and `logs`: the embedded stack."""
+"""`orrery up`, `down`, `status`, `logs` and `worker`: the embedded stack."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import click
@@ -11,6 +12,8 @@ from orrery.cli.session import current_manifests, new_console, reporter
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.local import Stack
+from orrery.local.layout import Layout
+from orrery.local.worker import become_worker
 
 
 @click.command()
@@ -73,3 +76,12 @@ def logs(component: str | None, follow: bool, lines: int) -> None:
         raise SystemExit(subprocess.run(command, check=False).returncode)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+@click.command()
+@click.option("--queues", "-q", help="Which tasks it takes; by default those of all queues.")
+@click.option("--slots", "-n", default=4, show_default=True, help="How many tasks it runs at once.")
+def worker(queues: str | None, slots: int) -> None:
+    """Run tasks for a stack whose executor is CeleryExecutor, until Ctrl-C."""
+    everything = dict.fromkeys(["default", os.environ.get("ORRERY_DBT_QUEUE") or "default"])
+    become_worker(Layout.of(Project.find().root), queues=queues or ",".join(everything), slots=slots)

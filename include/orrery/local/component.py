@@ -23,7 +23,7 @@ def airflow_command(name: str) -> list[str]:
     with dbt imported, because its workers are forks of it.
     """
     if name == SCHEDULER:
-        return [sys.executable, "-P", "-m", "orrery.execute.scheduler", "--skip-serve-logs"]
+        return [sys.executable, "-P", "-m", "orrery.execute.preloaded", name, "--skip-serve-logs"]
     command = [sys.executable, "-P", "-m", "airflow", name]
     return [*command, "--skip-serve-logs"] if name == TRIGGERER else command
 

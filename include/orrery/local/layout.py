@@ -18,6 +18,7 @@ TRIGGERER: Final = "triggerer"
 AIRFLOW_COMPONENTS: Final = (API_SERVER, SCHEDULER, "dag-processor", TRIGGERER)
 COMPONENTS: Final = (POSTGRES, *AIRFLOW_COMPONENTS)
 SUPERVISOR: Final = "supervisor"
+WORKER: Final = "worker"  # of Celery; it is started beside the stack
 SETUP: Final = "setup"  # one-off work of `up`: initdb, the migration
 HOST: Final = "127.0.0.1"
 

@@ -41,6 +41,9 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, str]]] = {
         "task_instance_heartbeat_timeout": "90",
         "task_instance_heartbeat_timeout_detection_interval": "10",
     },
+    # Redis gives a message to another worker when it is not acknowledged for so many seconds. Airflow lets
+    # none run what runs already; what a lost worker had is found out by its heartbeats.
+    "celery_broker_transport_options": {"visibility_timeout": "86400"},
     "dag_processor": {"refresh_interval": "10", "min_file_process_interval": "10"},
     # Through it the api-server learns what has become of the nodes of a build.
     "state_store": {"backend": "orrery.execute.state_store.NodeStateStore"},

@@ -13,7 +13,7 @@ import psutil
 
 from orrery.local import processes
 from orrery.local.errors import StackError
-from orrery.local.layout import AIRFLOW_COMPONENTS, POSTGRES, SCHEDULER, TRIGGERER, Layout
+from orrery.local.layout import AIRFLOW_COMPONENTS, POSTGRES, SCHEDULER, TRIGGERER, WORKER, Layout
 from orrery.local.state import Saved
 from orrery.local.supervisor import Supervisor
 
@@ -47,6 +47,7 @@ def stop(layout: Layout, saved: Saved | None, report: Callable[[str], None]) -> 
 def _orderly(running: Supervisor, layout: Layout, report: Callable[[str], None]) -> None:
     report("stopping Airflow")
     running.stop(SCHEDULER)
+    processes.end_orphans(processes.find(layout.marker, WORKER), grace=_ORPHAN_GRACE)
     _end_tasks(running, layout, report)
     for name in AIRFLOW_COMPONENTS:
         if name != TRIGGERER:

@@ -1,7 +1,7 @@
-"""Airflow's scheduler with dbt already imported: `python -m orrery.execute.scheduler`.
+"""A command of Airflow's with dbt already imported: `python -m orrery.execute.preloaded scheduler`.
 
-LocalExecutor forks a process for every task. What the scheduler has imported, each of them has
-already; otherwise every task would spend three seconds importing dbt and Cosmos.
+LocalExecutor's scheduler and Celery's workers (`celery worker`) fork a process for every task. What they have
+imported, each of them has already; otherwise every task would spend three seconds importing dbt and Cosmos.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _PRELOADED = (
 
 
 def main() -> None:
-    """Become the scheduler; arguments are those of `airflow scheduler`."""
+    """Become the command; arguments are those of `airflow`."""
     for module in (*_PRELOADED, *_adapter()):
         importlib.import_module(module)
     from airflow.__main__ import main as airflow
 
-    sys.argv = ["airflow", "scheduler", *sys.argv[1:]]
+    sys.argv = ["airflow", *sys.argv[1:]]
     airflow()  # type: ignore[no-untyped-call]
 
 
