@@ -2,4 +2,4 @@
 
 from orrery.render import load_dags
 
-globals().update(load_dags())
+globals().update(load_dags(__file__))

@@ -2,4 +2,4 @@
 
 from orrery.plan.problems import raise_problems
 
-raise_problems()
+raise_problems(__file__)

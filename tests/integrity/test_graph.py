@@ -205,7 +205,7 @@ def test_an_ingestion_in_chunks(shipped: Any) -> None:
     assert isinstance(chunks, MappedOperator)
     assert [task.task_id for task in chunks.iter_mapped_dependencies()] == [f"{name}__split"]
     settings = {(task.owner, task.retries, task.trigger_rule) for task in dag.tasks if name in task.task_id}
-    assert settings == {("Treasury Team", 0, "none_failed")}
+    assert settings == {("Treasury Team", 1, "none_failed")}
     assert all(dag.get_task(task).doc_md for task in (name, f"{name}__split", f"{name}__chunks"))
     # Airflow's scheduler works with this copy of it.
     restored = DagSerialization.from_dict(DagSerialization.to_dict(dag))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self

@@ -12,7 +12,7 @@ import click
 
 from orrery.config.project import Project
 
-FOLDERS = ("unit", "integrity", "integration", "browser")
+FOLDERS = ("unit", "integrity", "integration", "browser", "containers")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

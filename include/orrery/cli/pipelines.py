@@ -56,7 +56,7 @@ def run(
         raise click.UsageError("--stand-ins goes with the local Airflow only.")
     console, project = new_console(), Project.find()
     if remote is None:
-        load_pipelines(project).get(pipeline)
+        pipeline = load_pipelines(project).get(pipeline).name
     with ExitStack() as cleanup:
         api = cleanup.enter_context(airflow_of(project, console, remote))
         dag = dag_of(api, project, pipeline, remote)
@@ -96,6 +96,8 @@ def retry(
     if downstream and model is None:
         raise click.UsageError("--downstream goes with --model NAME.")
     console, project = new_console(), Project.find()
+    if remote is None:
+        pipeline = load_pipelines(project).get(pipeline).name
     with airflow_of(project, console, remote) as api:
         dag_of(api, project, pipeline, remote)
         earlier = api.run(pipeline, run_id) if run_id else api.latest_run(pipeline)

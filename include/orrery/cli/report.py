@@ -39,7 +39,7 @@ MOST_RUNS = 1000
 def report(pipeline: str, count: int, target: str | None) -> None:
     """Show what is slow, what has changed and what is flaky in the last runs of PIPELINE."""
     console, project = new_console(), Project.find()
-    load_pipelines(project).get(pipeline)
+    pipeline = load_pipelines(project).get(pipeline).name
     target = target or read_profile(project).target
     runs = history.runs_of(_read(Stack(project.root).warehouse_dsn("transformer"), pipeline, target, count))
     if runs:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from orrery.config.document import Document, Location, read_document
+from orrery.config.environment import named
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
@@ -44,6 +45,7 @@ class Pipelines:
 
     def get(self, name: str) -> LoadedPipeline:
         """The pipeline called `name`; raises ConfigError when it is broken or does not exist."""
+        name = named(name)
         if name in self.valid:
             return self.valid[name]
         if name in self.broken:
@@ -60,7 +62,7 @@ def load_pipelines(project: Project) -> Pipelines:
     seen: dict[str, str] = {}
     files = [p for p in sorted(project.pipelines_dir.glob("*.y*ml")) if p.suffix in (".yml", ".yaml")]
     for path in files:
-        name, shown = path.stem, project.relative(path)
+        name, shown = named(path.stem), project.relative(path)
         try:
             if name in seen:
                 raise ConfigError(

@@ -19,6 +19,7 @@ from pydantic import (
 
 from orrery.config.alerts import Alerts, Sla
 from orrery.config.block import Block, Names, as_list, mistake
+from orrery.config.environment import named
 from orrery.config.errors import suggest
 from orrery.config.publish import Publish
 
@@ -230,7 +231,7 @@ class Pipeline(Block):
     @property
     def after(self) -> tuple[str, ...]:
         """The pipelines whose success starts this one."""
-        return self.schedule.after if isinstance(self.schedule, After) else ()
+        return tuple(map(named, self.schedule.after)) if isinstance(self.schedule, After) else ()
 
     @property
     def on_files(self) -> bool:

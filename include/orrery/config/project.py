@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from orrery.config.environment import read_settings
+
 
 @dataclass(frozen=True)
 class Project:
@@ -20,9 +22,25 @@ class Project:
 
     @classmethod
     def find(cls) -> Project:
-        """The project named by ORRERY_PROJECT_DIR, else the one that this package lies in."""
+        """The project named by ORRERY_PROJECT_DIR, else the one that this package lies in.
+
+        Its orrery.env is read; raises ConfigError when that is broken.
+        """
         configured = os.environ.get("ORRERY_PROJECT_DIR")
-        return cls(Path(configured) if configured else Path(__file__).resolve().parents[3])
+        root = Path(configured) if configured else Path(__file__).resolve().parents[3]
+        read_settings(root)
+        return cls(root)
+
+    @classmethod
+    def of_dag_file(cls, file: str) -> Project:
+        """The project whose dags/ a file is in, from now on that of this process; else as `find`.
+
+        So one Airflow can have several projects, each in a DAG bundle of its own.
+        """
+        root = Path(file).absolute().parents[1]
+        if (root / "dbt" / "dbt_project.yml").is_file():
+            os.environ["ORRERY_PROJECT_DIR"] = str(root)
+        return cls.find()
 
     @property
     def dbt_dir(self) -> Path:

@@ -9,6 +9,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
+from orrery.config.environment import named
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, summary
@@ -85,7 +86,7 @@ class PipelineOperator(TriggerDagRunOperator):
     def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
         block: PipelineRun = work.block
         super().__init__(
-            trigger_dag_id=block.pipeline,
+            trigger_dag_id=named(block.pipeline),
             wait_for_completion=block.wait,
             deferrable=block.wait,
             poke_interval=5,
@@ -106,5 +107,5 @@ class PipelineOperator(TriggerDagRunOperator):
             try:
                 super().execute_complete(context, event)
             except AirflowException as error:
-                name = self.work.block.pipeline
+                name = named(self.work.block.pipeline)
                 raise IngestError(f"{name}: {error}\n  ./orrery retry {name} --failed") from None

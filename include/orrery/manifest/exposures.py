@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from orrery.config.environment import named
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.exposure import PipelineRun
 from orrery.config.kinds import RUN_KINDS, ExposureMeta
@@ -43,7 +44,7 @@ def exposure_runs(
                 continue
             kind = reader.kind_of(run, ("run",), RUN_KINDS, "run")
             block = reader.block(run, ("run",), RUN_KINDS[kind])
-            if isinstance(block, PipelineRun) and block.pipeline not in pipelines:
+            if isinstance(block, PipelineRun) and named(block.pipeline) not in pipelines:
                 what = f"unknown pipeline {block.pipeline!r}"
                 fix = suggest(block.pipeline, pipelines, "pipeline")
                 raise ConfigError([reader.problem(("run", "pipeline"), what, fix, at_value=True)])

@@ -9,9 +9,9 @@ from orrery.manifest.profile import ProfileError, read_profile
 from orrery.manifest.store import ManifestError, ManifestStore
 
 
-def raise_problems() -> None:
+def raise_problems(file: str) -> None:
     """Raise OrreryError with the messages of all broken pipelines, as `./orrery build` prints them."""
-    messages = find_problems(Project.find())
+    messages = find_problems(Project.of_dag_file(file))
     if messages:
         raise OrreryError("\n\n".join(messages.values()))
 

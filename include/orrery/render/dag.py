@@ -18,6 +18,7 @@ from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior,
 from cosmos.converter import DbtToAirflowConverter
 
 from orrery.config.alerts import Alerts
+from orrery.config.environment import environment
 from orrery.config.pipeline import ALERT, BUILD, FINISHED, INGEST, PUBLISH, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
@@ -54,7 +55,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         start_date=datetime.combine(config.start_date, time(), UTC) if config.start_date else None,
         catchup=config.catchup,
         max_active_runs=config.max_active_runs,
-        tags=set(config.tags),
+        tags={*config.tags, *filter(None, [environment()])},
         default_args=_default_args(config),
         **_deadline(plan),
     )

@@ -12,13 +12,15 @@ from orrery.plan.planner import plan_pipeline
 from orrery.render.dag import render
 
 
-def load_dags() -> dict[str, DAG]:
+def load_dags(file: str) -> dict[str, DAG]:
     """The DAGs of all valid pipelines by name; what is broken is raised by orrery.plan.problems.
 
     A manifest that is stale is an error there, but its DAGs are still made here: Airflow schedules
     no task of a DAG that has vanished, so an edit would freeze every run that has started.
+
+    :param file: the DAG file, which tells the project
     """
-    project = Project.find()
+    project = Project.of_dag_file(file)
     running = get_parsing_context().dag_id
     store = ManifestStore(project)
     pipelines = load_pipelines(project)

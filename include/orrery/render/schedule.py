@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAll, AssetAny, AssetWatcher
 
+from orrery.config.environment import named
 from orrery.config.pipeline import After
 from orrery.config.project import Project
 from orrery.plan.model import PipelinePlan, Work
@@ -21,7 +22,7 @@ def schedule_of(plan: PipelinePlan, project: Project) -> Any:
     config = plan.config
     if isinstance(config.schedule, After):
         condition = AssetAny if config.schedule.when == "any" else AssetAll
-        return condition(*(asset_of(name) for name in config.schedule.after))
+        return condition(*(asset_of(name) for name in config.after))
     if config.on_files:
         files = (task for task in plan.tasks.values() if task.work and task.work.kind == "files")
         return AssetAny(
@@ -35,10 +36,11 @@ def _landing_asset(work: Work, project: Project) -> Asset:
     # Few pipelines need it, and every parse would pay for it.
     from orrery.ingest.trigger import FilesArrivedTrigger
 
-    name = f"orrery_landing_{work.of}"
+    of = named(work.of)
+    name = f"orrery_landing_{of}"
     trigger = FilesArrivedTrigger.of(work.block, project)
     return Asset(
         name=name,
-        uri=f"orrery://landing/{work.of}",
+        uri=f"orrery://landing/{of}",
         watchers=[AssetWatcher(name=f"{name}_watcher", trigger=trigger)],
     )

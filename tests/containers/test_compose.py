@@ -1,0 +1,198 @@
+"""The image and docker-compose.yml, for real: three workers, of which some are killed.
+
+    ORRERY_TEST_CONTAINERS=1 ./orrery test --only containers
+
+It needs `docker` with Compose, builds the image (minutes, the first time) and brings everything up under a
+project name and a port of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("ORRERY_TEST_CONTAINERS") != "1",
+    reason="builds an image and starts containers, which takes minutes: ORRERY_TEST_CONTAINERS=1 asks for it",
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("dags", "dbt", "include", "Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.txt")
+NAME = "orrery-test"
+# A worker that is lost is noticed soon; the default is a minute and a half.
+OVERRIDE = """\
+services:
+  scheduler:
+    environment:
+      AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT: "20"
+"""
+ROWS = "select count(*), count(distinct transaction_id) from {}"
+LANDED, FACTS = "landing.forex_transactions", "dev_gold.fct_transactions"
+
+
+class Containers:
+    """The services of docker-compose.yml in a copy of the project."""
+
+    def __init__(self, root: Path) -> None:
+        for part in (*PARTS, "requirements.lock"):
+            source = ROOT / part
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__", "target", "logs")
+                shutil.copytree(source, root / part, ignore=ignored)
+            else:
+                shutil.copy(source, root / part)
+        (root / "docker-compose.override.yml").write_text(OVERRIDE)
+        self.root = root
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.env = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": NAME,
+            "ORRERY_IMAGE": NAME,
+            "ORRERY_PORT": self.port,
+            "ORRERY_PROJECT_DIR": str(root),
+            "PYTHONPATH": str(ROOT / "include"),
+        }
+        assert self.orrery("init-env").returncode == 0
+        lines = (root / ".env").read_text().splitlines()
+        values = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+        self.env["AIRFLOW_PASSWORD"] = values["ORRERY_ADMIN_PASSWORD"]
+
+    def docker(self, *arguments: str, seconds: float = 300) -> str:
+        """Run a command of Docker's that has to succeed; returns what it printed."""
+        done = subprocess.run(
+            ["docker", *arguments],
+            cwd=self.root,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def orrery(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of Orrery's for this project."""
+        command = [sys.executable, "-m", "orrery.cli", *arguments]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=600, check=False)
+
+    def run(self, pipeline: str) -> subprocess.CompletedProcess[str]:
+        """Run a pipeline in the containers' Airflow."""
+        return self.orrery("run", pipeline, "--remote", f"http://127.0.0.1:{self.port}")
+
+    def query(self, sql: str) -> list[tuple[str, ...]]:
+        """Ask the warehouse something."""
+        psql = ("exec", "-T", "postgres", "psql", "-U", "postgres", "-d", "warehouse", "-Atc", sql)
+        return [tuple(line.split("|")) for line in self.docker("compose", *psql).splitlines()]
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[Callable[[], None]]:
+        """Nobody else gets at a table until the function is called, or the block ends."""
+        command = ["docker", "compose", "exec", "-T", "postgres", "psql", "-U", "postgres", "-d", "warehouse"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, cwd=self.root, env=self.env, text=True, **pipes) as psql:
+            assert psql.stdin
+            assert psql.stdout
+            psql.stdin.write(f"begin;\nlock table {table};\n\\echo locked\n")
+            psql.stdin.flush()
+            while (line := psql.stdout.readline()).strip() != "locked":
+                assert line, "psql has ended"
+            try:
+                yield psql.stdin.close
+            finally:
+                psql.stdin.close()
+
+    def waiting(self, role: str) -> str:
+        """The container whose session of a role waits for a lock; empty while there is none."""
+        found = self.query(
+            f"select distinct client_addr from pg_stat_activity where usename = '{role}'"
+            " and wait_event_type = 'Lock' and wait_event = 'relation'"
+        )
+        if not found:
+            return ""
+        for container in self.docker("compose", "ps", "-q", "worker").split():
+            shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+            if found[0][0] in self.docker("inspect", "-f", shown, container).split():
+                return container
+        raise AssertionError(f"{found} is no worker's address")
+
+    def left(self) -> list[str]:
+        """The containers, volumes and networks that there are of the project."""
+        label = ("--filter", f"label=com.docker.compose.project={NAME}", "-q")
+        return [
+            *self.docker("ps", "-a", *label).split(),
+            *self.docker("volume", "ls", *label).split(),
+            *self.docker("network", "ls", *label).split(),
+        ]
+
+
+@pytest.fixture(scope="module")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """Everything is up; nothing is left afterwards."""
+    containers = Containers(tmp_path_factory.mktemp("containers"))
+    containers.docker("build", "--tag", NAME, ".", seconds=1800)
+    try:
+        containers.docker("compose", "up", "--detach", "--wait", seconds=600)
+        yield containers
+    finally:
+        containers.docker("compose", "down", "--volumes")
+    assert containers.left() == []
+
+
+def test_image_runs_without_rights(containers: Containers) -> None:
+    """No service of Airflow runs as root, can write into the image, or knows more than it needs."""
+    secrets = "import os; print(os.getuid(), *sorted(k for k in os.environ if 'SQL' in k or 'JWT' in k))"
+    exec_ = ("compose", "exec", "-T", "worker")
+    assert containers.docker(*exec_, "python", "-c", secrets).split() == ["50000"]
+    written = containers.docker(*exec_, "sh", "-c", "touch /opt/orrery/x 2>&1 || true")
+    assert "Read-only file system" in written
+    assert containers.docker(*exec_, "sh", "-c", "command -v gcc pip uv || true").strip() == ""
+
+
+@pytest.mark.parametrize("pipeline", ["forex", "booking_analytics"])
+def test_pipelines_are_green_on_three_workers(containers: Containers, pipeline: str) -> None:
+    assert len(containers.docker("compose", "ps", "-q", "worker").split()) == 3
+    done = containers.run(pipeline)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{pipeline}: success" in done.stdout
+
+
+@pytest.mark.parametrize(("role", "table"), [("loader", LANDED), ("transformer", FACTS)])
+def test_a_killed_worker_costs_only_time(containers: Containers, role: str, table: str) -> None:
+    """Killed while it loads files, or while dbt builds: the run ends green, no row is lost or doubled."""
+    assert containers.run("forex").returncode == 0
+    before = containers.query(ROWS.format(table))
+    if role == "loader":
+        containers.query(f"truncate {LANDED}; delete from landing._orrery_ledger")
+    command = [sys.executable, "-m", "orrery.cli", "run", "forex", "--remote"]
+    with (
+        containers.locked(table) as unlock,
+        subprocess.Popen(
+            [*command, f"http://127.0.0.1:{containers.port}"],
+            env=containers.env,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as run,
+    ):
+        worker = wait_for("the lock", lambda: containers.waiting(role), 120)
+        containers.docker("kill", worker)
+        unlock()
+        told, _ = run.communicate(timeout=400)
+    print(told)
+    assert run.returncode == 0, told
+    assert "forex: success" in told
+    assert containers.query(ROWS.format(table)) == before
+    assert before[0][0] != "0"
+    containers.docker("compose", "up", "--detach", "--wait", seconds=300)
