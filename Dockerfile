@@ -59,5 +59,5 @@ RUN set -eu; \
     rm -rf dbt/logs logs; \
     for folder in dbt/landing dbt/target/runs dbt/target/published; do install -d -o 50000 -g 0 -m 0775 "$folder"; done
 USER 50000:0
-HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=5 CMD ["python", "-m", "orrery.deploy.health"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=300s --retries=5 CMD ["python", "-m", "orrery.deploy.health"]
 CMD ["airflow", "info"]

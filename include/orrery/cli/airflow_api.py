@@ -39,6 +39,11 @@ class AirflowApi:
         response = self._send("GET", f"/dags/{quote(dag_id)}/details", allow=(404,))
         return None if response.status_code == httpx.codes.NOT_FOUND else cast("Json", response.json())
 
+    def dag_ids(self) -> list[str]:
+        """The ids of the DAGs that Airflow knows, of the first 100."""
+        dags = self._send("GET", "/dags?limit=100").json()["dags"]
+        return [str(dag["dag_id"]) for dag in dags]
+
     def reparse(self, dag: Json) -> None:
         """Ask for the DAG's file to be read again soon; `dag` is what `dag()` returned."""
         # 409: the same request is waiting already.

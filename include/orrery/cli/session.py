@@ -11,7 +11,7 @@ from datetime import datetime
 from rich.console import Console
 
 from orrery.cli.airflow_api import AirflowApi, Json
-from orrery.config.errors import OrreryError
+from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.local import Stack, StackInfo
@@ -90,10 +90,7 @@ def airflow_of(project: Project, console: Console, remote: str | None) -> Iterat
 def dag_of(api: AirflowApi, project: Project, name: str, remote: str | None) -> Json:
     """The DAG of a pipeline, ready to run; raises what is wrong with it, or that it is not there."""
     if remote is not None:
-        dag = api.dag(name)
-        if dag is None:
-            raise NotReadyError(f"{api.url}: Airflow has no pipeline {name!r}.\n  See {api.url}/dags")
-        return dag
+        return _dag_elsewhere(api, name)
     config = load_pipelines(project).get(name).config
     ManifestStore(project).check(name)
     dag = wait_until_parsed(api, project, name)
@@ -102,6 +99,21 @@ def dag_of(api: AirflowApi, project: Project, name: str, remote: str | None) -> 
             f"dbt/pipelines/{name}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
             f"for ever.\n  Create it under {api.url}/pools, or remove pool."
         )
+    return dag
+
+
+def _dag_elsewhere(api: AirflowApi, name: str) -> Json:
+    """The DAG of an Airflow that is not ours; a fresh one may take its time to read it."""
+    deadline = time.monotonic() + PARSE_SECONDS
+    while (dag := api.dag(name)) is None:
+        known = api.dag_ids()
+        if known:
+            raise NotReadyError(
+                f"{api.url}: Airflow has no pipeline {name!r}.\n  {suggest(name, known, 'pipeline')}"
+            )
+        if time.monotonic() > deadline:
+            raise NotReadyError(f"{api.url}: Airflow has no pipelines.\n  See the log of its dag-processor.")
+        time.sleep(1)
     return dag
 
 

@@ -35,7 +35,10 @@ def named(name: str) -> str:
 
 
 def read_settings(root: Path) -> None:
-    """Take over what orrery.env of a project says; what the process has is stronger. Raises ConfigError."""
+    """Take over what orrery.env of a project says, whatever the process had before. Raises ConfigError.
+
+    It is stronger, because the process may be one of an Airflow that has several projects.
+    """
     file = root / FILE
     if not file.is_file():
         return
@@ -47,4 +50,4 @@ def read_settings(root: Path) -> None:
         if found is None:
             problem = Problem(f"{FILE}:{number}", "this is no setting", "Write NAME=value.")
             raise ConfigError([problem])
-        os.environ.setdefault(found[1], found[2].strip())
+        os.environ[found[1]] = found[2].strip()
