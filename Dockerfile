@@ -45,7 +45,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 # dbt parses anew where the profile differs from the one that the manifests were made with: the warehouse's
 # host and the target are better given here (--build-arg) than to the containers.
 ARG ORRERY_TARGET=dev
-ENV ORRERY_TARGET=${ORRERY_TARGET}
+ARG ORRERY_ENVIRONMENT=
+ENV ORRERY_TARGET=${ORRERY_TARGET} ORRERY_ENVIRONMENT=${ORRERY_ENVIRONMENT}
 WORKDIR /opt/orrery
 COPY --from=packages /opt/venv /opt/venv
 COPY include include

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,7 +28,13 @@ FILES = {
     "dbt/pipelines/shop.yml": "select: orders\nschedule: none\n",
     "dbt/pipelines/totals.yml": "select: totals\nschedule: {after: [shop]}\n",
 }
-PROD = "ORRERY_ENVIRONMENT=prod\n# Where its tables are.\nORRERY_TARGET=prod\n"
+PROD = """\
+ORRERY_ENVIRONMENT=prod
+# Where its tables are, and who may write them: Airflow's connection is right, the password is not.
+ORRERY_TARGET=prod
+ORRERY_WAREHOUSE_CONNECTION=warehouse_prod
+DBT_ENV_SECRET_WAREHOUSE_PASSWORD=wrong
+"""
 
 
 def make(root: Path) -> None:
@@ -67,12 +74,25 @@ def tags(live: Live) -> dict[str, list[str]]:
 
 
 def test_two_environments_share_one_airflow(live: Live) -> None:
-    """Each has DAGs, a tag, tables and pipelines that come after of its own."""
+    """Each has DAGs, a tag, tables, pipelines that come after, and a way to the warehouse of its own."""
     assert live.orrery("run", "shop").code == 0
     wait_for("the DAGs of prod", lambda: "totals_prod" in tags(live))
     assert tags(live) == {"shop": [], "totals": [], "shop_prod": ["prod"], "totals_prod": ["prod"]}
     assert live.query("select to_regclass('prod.orders')") == [(None,)]
 
+    there = urlsplit(live.warehouse["transformer"])
+    live.airflow.post(
+        "/connections",
+        {
+            "connection_id": "warehouse_prod",
+            "conn_type": "postgres",
+            "host": there.hostname,
+            "port": there.port,
+            "login": there.username,
+            "password": there.password,
+            "schema": there.path.strip("/"),
+        },
+    )
     run_id = str(live.airflow.trigger("shop_prod").json()["dag_run_id"])
     assert live.airflow.wait_ended("shop_prod", run_id) == "success", live.airflow.states("shop_prod", run_id)
     for pipeline, table in (("totals", "dev_core.totals"), ("totals_prod", "prod_core.totals")):
@@ -94,6 +114,10 @@ def test_schemas_of_a_ci_run_are_made_and_dropped(live: Live) -> None:
     for number in ("7", "77"):
         with live.start("dbt", "build", env=ci | {"ORRERY_CI_ID": number}) as build:
             assert build.wait(120) == 0, build.stdout and build.stdout.read()
+    with live.start("up", env=ci) as up:
+        told, _ = up.communicate(timeout=60)
+    assert "Orrery or its settings have changed: ./orrery down" in told
+    assert "have changed" not in live.orrery("up").output
     of_ci = "select nspname from pg_namespace where nspname like 'ci\\_%' order by 1"
     assert live.query(of_ci) == [("ci_7",), ("ci_77",), ("ci_77_core",), ("ci_7_core",)]
 

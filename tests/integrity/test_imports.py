@@ -66,6 +66,7 @@ ONLY = {
     ("alert", "execute"): {
         "orrery.execute.ending",
         "orrery.execute.options",
+        "orrery.execute.profile",
         "orrery.execute.results",
         "orrery.execute.run_folder",
     },
@@ -75,6 +76,7 @@ ONLY = {
         "orrery.execute.elementary",
         "orrery.execute.ending",
         "orrery.execute.options",
+        "orrery.execute.profile",
         "orrery.execute.results",
         "orrery.execute.run_folder",
     },

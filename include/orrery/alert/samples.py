@@ -17,6 +17,7 @@ from orrery.alert.message import Samples
 from orrery.config.alerts import MOST_SAMPLES
 from orrery.config.project import Project
 from orrery.execute.options import RunOptions
+from orrery.execute.profile import use_connection
 from orrery.manifest.dbt import Dbt
 from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 
@@ -124,5 +125,6 @@ def _rows(sql: str, most: int, options: RunOptions) -> tuple[list[str], list[tup
     with tempfile.TemporaryDirectory(prefix="orrery-samples-", ignore_cleanup_errors=True) as folder:
         with suppress(FileNotFoundError):
             shutil.copyfile(ManifestStore(project).partial_parse, Path(folder) / PARTIAL_PARSE)
+        use_connection(project, Path(folder))
         dbt = Dbt(project, target_dir=Path(folder), variables=options.variables)
         return dbt.rows(sql, most, seconds=_QUERY_SECONDS)

@@ -24,6 +24,7 @@ from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.options import SKIPPED_STAGE, RunOptions
+from orrery.execute.profile import use_connection
 from orrery.execute.publisher import Publisher, Store
 from orrery.execute.reporter import Reporter
 from orrery.execute.results import outcome, read_results
@@ -72,6 +73,7 @@ class BuildRun:
         self._logs = NodeLogs(self._ti, context.get("logical_date"))
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)
+        use_connection(project, self._folder)
         self._elementary = takes_part(plan.config, project)
         self._dbt = Dbt(
             project,

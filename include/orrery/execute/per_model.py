@@ -24,7 +24,7 @@ from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.ledger import Ledger
 from orrery.execute.options import RunOptions
-from orrery.execute.profile import profile_config
+from orrery.execute.profile import profile_config, use_connection
 from orrery.execute.results import NodeResult, severity
 from orrery.execute.run_folder import folder_of, keep_results
 from orrery.manifest import packages
@@ -67,6 +67,7 @@ class PerModelRun:
         if options.full_refresh and kind in (TaskKind.SEED, TaskKind.MODEL):
             arguments["full_refresh"] = True
         project = self._project = Project.find()
+        use_connection(project, folder_of(project, ti.dag_id, ti.run_id))
         self._dbt = Dbt(project)
         self._select = select
         self._operator = _OPERATORS[kind](

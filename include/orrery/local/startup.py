@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg2
 
@@ -26,6 +28,9 @@ from orrery.local.state import Saved, Secrets, ensure_secrets, load_saved, load_
 
 Report = Callable[[str], None]
 _HEALTHY_WITHIN = 180.0  # seconds; a cold start on two busy cores takes some 30
+# Variables that a running stack cannot change.
+_CHOSEN = ("ORRERY_TARGET", "ORRERY_ENVIRONMENT")
+_PACKAGE = Path(__file__).resolve().parents[1]
 _HOPELESS = 3  # deaths of one component during a start
 
 
@@ -60,7 +65,7 @@ def start(layout: Layout, report: Report) -> bool:
             _require_same_port(saved)
             if is_well(running, saved):
                 if saved.settings != digest(layout, saved, keys):
-                    report("settings have changed: ./orrery down, then ./orrery up applies them")
+                    report("Orrery or its settings have changed: ./orrery down, then ./orrery up applies them")
                 return False
             report("repairing the running stack")
             processes.end(processes.find(layout.marker, SETUP), grace=5)
@@ -81,9 +86,13 @@ def is_well(running: control.Supervisor, saved: Saved) -> bool:
 
 
 def digest(layout: Layout, saved: Saved, keys: Secrets) -> str:
-    """A fingerprint of the configuration files as this code would write them now."""
+    """A fingerprint of what the processes have from their start: configuration, dbt's target, our code."""
     text = settings.render(layout, saved, keys) + control.render(layout, saved.control_socket)
-    return hashlib.sha256(text.encode()).hexdigest()
+    chosen = [os.environ.get(name, "") for name in _CHOSEN]
+    code = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(_PACKAGE.rglob("*.py"))
+    ]
+    return hashlib.sha256(f"{text}{chosen}{code}".encode()).hexdigest()
 
 
 def _require_same_port(saved: Saved) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.options import RunOptions
+from orrery.execute.profile import use_connection
 from orrery.manifest.dbt import Dbt
 from orrery.manifest.store import PARTIAL_PARSE
 from orrery.publish.artifacts import DOCS_FOLDER
@@ -26,6 +27,7 @@ def publishing_dbt(
 ) -> Dbt:
     """dbt with a target folder of its own in the folder of a run, so that what the run has left stays."""
     folder = run_folder.prepare(project, ti.dag_id, ti.run_id)
+    use_connection(project, folder)
     target = folder / name
     target.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):

@@ -1,92 +1,84 @@
-"""dbt's profile, as Cosmos is told of it."""
+"""dbt's profile made of an Airflow connection."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 
-from conftest import WriteProject, write_files
-from orrery.execute.profile import profile_config
-from orrery.manifest.profile import ProfileError, read_profile
+from conftest import write_files
+from orrery.config.project import Project
+from orrery.execute import profile
+from orrery.execute.profile import CONNECTION, use_connection
+from orrery.manifest.profile import ProfileError, read_output
 
-OUTPUTS = "  outputs:\n    dev: {type: postgres}\n    prod: {type: postgres}\n"
-
-
-def profiles(target: str) -> dict[str, str]:
-    return {"dbt/profiles.yml": f"tiny:\n{target}{OUTPUTS}"}
-
-
-def test_a_plain_target(write_project: WriteProject) -> None:
-    project = write_project(profiles("  target: prod\n"))
-    config = profile_config(project)
-    assert (config.profile_name, config.target_name) == ("tiny", "prod")
-    assert config.profiles_yml_filepath == project.dbt_dir / "profiles.yml"
+FILES = {
+    "dbt/dbt_project.yml": "profile: shop\n",
+    "dbt/profiles.yml": (
+        "shop:\n  target: prod\n  outputs:\n    prod:\n      {type: postgres, host: here, user: me,"
+        " dbname: x, password: p, schema: prod, threads: \"{{ env_var('N', '3') | as_number }}\"}\n"
+    ),
+}
 
 
-def test_a_target_from_the_environment(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = write_project(profiles("  target: \"{{ env_var('ORRERY_TARGET', 'dev') }}\"\n"))
-    assert profile_config(project).target_name == "dev"
-    monkeypatch.setenv("ORRERY_TARGET", "prod")
-    assert profile_config(project).target_name == "prod"
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project for PostgreSQL; what is set for dbt is forgotten afterwards."""
+    write_files(tmp_path, FILES)
+    profile._profile_of.cache_clear()
+    for name in ("DBT_PROFILES_DIR", "DBT_ENV_SECRET_COSMOS_CONN_POSTGRES_PASSWORD"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("AIRFLOW_CONN_PG", "postgres://writer:s3cret@there:5433/shop")
+    monkeypatch.setenv("AIRFLOW_CONN_WEB", "http://there")
+    monkeypatch.setenv(CONNECTION, "pg")
+    return Project(tmp_path)
 
 
-def test_dbt_target_comes_first(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = write_project(profiles("  target: dev\n"))
-    monkeypatch.setenv("DBT_TARGET", "prod")
-    assert profile_config(project).target_name == "prod"
-    monkeypatch.setenv("DBT_TARGET", "")
-    assert profile_config(project).target_name == "dev"
+def test_dbt_reaches_the_warehouse_by_the_connection(project: Project, tmp_path: Path) -> None:
+    for _ in range(2):
+        use_connection(project, tmp_path / "run")
+        output = read_output(project)
+        assert output | {"password": ""} == {
+            "type": "postgres",
+            "host": "there",
+            "port": 5433,
+            "user": "writer",
+            "password": "",
+            "dbname": "shop",
+            "schema": "prod",
+            "threads": 3,
+        }
+        assert output["password"] == "s3cret"
+    text = (tmp_path / "run" / "profiles" / "profiles.yml").read_text()
+    assert "s3cret" not in text
+    assert yaml.safe_load(text)["shop"]["target"] == "prod"
 
 
-def test_without_a_target_dbt_takes_default(write_project: WriteProject) -> None:
-    assert profile_config(write_project(profiles(""))).target_name == "default"
+def test_without_a_connection_it_is_profiles_yml(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONNECTION, "")
+    use_connection(project, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert os.environ["DBT_PROFILES_DIR"] == ""
 
 
 @pytest.mark.parametrize(
-    ("outputs", "adapter"),
+    ("connection", "message"),
     [
-        ("  outputs:\n    dev: {type: bigquery}\n", "bigquery"),
-        ("  outputs:\n    other: {type: postgres}\n", ""),
-        ("  outputs:\n    dev:\n", ""),
-        ("", ""),
+        ("none", "Airflow has no connection 'none'"),
+        ("web", "makes no profile of the connection 'web'"),
+        ("pg", "is for postgres, the target 'prod' of dbt/profiles.yml is of the type redshift"),
     ],
 )
-def test_the_adapter_of_the_target(write_project: WriteProject, outputs: str, adapter: str) -> None:
-    project = write_project({"dbt/profiles.yml": f"tiny:\n  target: dev\n{outputs}"})
-    assert read_profile(project).adapter == adapter
-
-
-def test_a_variable_that_is_not_set(write_project: WriteProject) -> None:
-    project = write_project(profiles("  target: \"{{ env_var('ORRERY_TARGET') }}\"\n"))
-    with pytest.raises(ProfileError, match="needs the environment variable ORRERY_TARGET"):
-        profile_config(project)
-
-
-@pytest.mark.parametrize("content", ["other: {target: dev}", "tiny: dev", "", "- tiny"])
-def test_no_such_profile(write_project: WriteProject, content: str) -> None:
-    project = write_project({"dbt/profiles.yml": content})
-    with pytest.raises(ProfileError) as caught:
-        profile_config(project)
-    assert str(caught.value) == (
-        "dbt/profiles.yml: there is no profile 'tiny', which dbt_project.yml names.\n"
-        "  Add it, or change the profile in dbt_project.yml."
-    )
-
-
-def test_no_profiles_file(write_project: WriteProject) -> None:
-    project = write_project({})
-    (project.dbt_dir / "profiles.yml").unlink()
-    with pytest.raises(ProfileError, match=r"^dbt/profiles.yml: there is no such file"):
-        profile_config(project)
-
-
-def test_profiles_elsewhere(
-    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_connection_that_does_not_fit(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: str, message: str
 ) -> None:
-    project = write_project({})
-    write_files(tmp_path, {"secret/profiles.yml": f"tiny:\n  target: prod\n{OUTPUTS}"})
-    monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path / "secret"))
-    config = profile_config(project)
-    assert config.profiles_yml_filepath == tmp_path / "secret" / "profiles.yml"
-    assert config.target_name == "prod"
+    monkeypatch.setenv(CONNECTION, connection)
+    if connection == "pg":
+        file = project.profiles_dir / "profiles.yml"
+        file.write_text(file.read_text().replace("type: postgres", "type: redshift"))
+    with pytest.raises(ProfileError, match=message):
+        use_connection(project, tmp_path)
