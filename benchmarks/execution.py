@@ -185,9 +185,10 @@ def started(root: Path) -> Iterator[Stack]:
         yield stack
     finally:
         # A second Ctrl-C must not leave half of it running.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         stack.down()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def call(command: list[str], extra: dict[str, str] | None = None) -> None:
