@@ -75,7 +75,7 @@ def main() -> int:
     """Print figures per number of workers and a summary; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3], metavar="N")
-    parser.add_argument("--slots", type=int, default=1, metavar="S", help="of each worker; default 1")
+    parser.add_argument("--slots", type=int, default=2, metavar="S", help="of each worker; default 2")
     parser.add_argument("--files", type=int, default=300, metavar="F", help="default 300")
     parser.add_argument("--models", type=int, default=200, metavar="M", help="default 200")
     options = parser.parse_args()
