@@ -153,21 +153,26 @@ def measure(nodes: int, repeat: int, *, cosmos: bool, triggerer: bool) -> Runs:
 
 def make_project(root: Path, nodes: int) -> None:
     """Write a project with one pipeline, and let this process's environment point to it."""
-    shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "include").symlink_to(ROOT / "include")
     add_plugins(root)
     generate_project(root / "dbt", nodes)
-    shutil.copy(ROOT / "dbt" / "profiles.yml", root / "dbt")
     (root / "dbt" / "pipelines").mkdir()
     (root / "dbt" / "pipelines" / f"{PIPELINE}.yml").write_text("select: tag:bench\nschedule: none\n")
+    complete(root, AIRFLOW__CORE__PLUGINS_FOLDER=str(root / "plugins"))
+
+
+def complete(root: Path, **environment: str) -> None:
+    """Add what every project has, and let this process's environment point to the project in `root`."""
+    shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "include").symlink_to(ROOT / "include")
+    shutil.copy(ROOT / "dbt" / "profiles.yml", root / "dbt")
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     os.environ |= {
         "ORRERY_PROJECT_DIR": str(root),
         "ORRERY_STATE_DIR": str(root / ".orrery"),
         "ORRERY_PORT": str(find_free()),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
         "PYTHONPATH": str(root / "include"),
+        **environment,
     }
 
 
@@ -180,9 +185,10 @@ def started(root: Path) -> Iterator[Stack]:
         yield stack
     finally:
         # A second Ctrl-C must not leave half of it running.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         stack.down()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def call(command: list[str], extra: dict[str, str] | None = None) -> None:

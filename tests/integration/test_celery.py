@@ -29,9 +29,9 @@ LOCK = 4711
 MODELS = ["early", "held", "late"]
 # A worker that is lost is noticed soon; the defaults take a minute and a half.
 SOON = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
 }
 FILES = {
     "dbt/dbt_project.yml": (
@@ -122,11 +122,12 @@ def run(live: Live) -> str:
     return str(answer.json()["dag_run_id"])
 
 
-def ended_well(live: Live, run_id: str, orders: int) -> dict[str, Json]:
+def ended_well(live: Live, run_id: str, orders: int, *, skipped: str = "") -> dict[str, Json]:
     """The tasks of a run that has succeeded, once it has; all data are right, and were built once."""
     assert live.airflow.wait_ended(PIPELINE, run_id) == "success", live.airflow.states(PIPELINE, run_id)
     tasks = live.airflow.tasks(PIPELINE, run_id)
-    assert {task["state"] for task in tasks.values()} == {"success"}
+    for task_id, task in tasks.items():
+        assert task["state"] == ("skipped" if task_id == skipped else "success"), task
     assert live.query("select orders, amount from dev.late") == [(orders, 2 * orders)]
     assert Counter(live.query("select model from dev.built")) == Counter((model,) for model in MODELS)
     return tasks
@@ -171,41 +172,50 @@ def test_tasks_go_to_their_queues(live: Live, workers: Workers) -> None:
     assert set(dbt.taken()) == {BUILD, PUBLISH}
 
 
-def test_load_survives_its_worker(live: Live, workers: Workers) -> None:
+def test_run_survives_its_workers(live: Live, workers: Workers) -> None:
     workers.start("default,dbt")  # the third
     land(live, "b.csv", range(100, 20_100))
-    # It can read the ledger, but not write to it when all rows of the file are in.
-    with held(live, "loader", "lock table landing._orrery_ledger in share mode") as release:
-        run_id = run(live)
-        [query] = wait_for("the load has its rows", lambda: waiting(live, "loader", "relation"))
-        kill_worker_of(live, workers, run_id, LOAD)
-        wait_for("its transaction is gone", lambda: query not in waiting(live, "loader", "relation"))
-        assert landed(live) == [("orders/a.csv", 100, 100, 1)]
-        release()
-        tasks = ended_well(live, run_id, 20_100)
-    assert tasks[LOAD]["try_number"] == 2
-    assert landed(live) == [("orders/a.csv", 100, 100, 1), ("orders/b.csv", 20_000, 20_000, 1)]
+    with held(live, "transformer", f"select pg_advisory_lock({LOCK})") as release_model:
+        # A load can read the ledger, but not write to it when all rows of the file are in.
+        with held(live, "loader", "lock table landing._orrery_ledger in share mode") as release_load:
+            run_id = run(live)
+            [query] = wait_for("the load has its rows", lambda: waiting(live, "loader", "relation"))
+            kill_worker_of(live, workers, run_id, LOAD)
+            workers.start("default,dbt")  # in its place
+            wait_for("its transaction is gone", lambda: query not in waiting(live, "loader", "relation"))
+            assert landed(live) == [("orders/a.csv", 100, 100, 1)]
+            release_load()
+            [query] = wait_for("the model waits", lambda: waiting(live, "transformer", "advisory"))
+        assert landed(live) == [("orders/a.csv", 100, 100, 1), ("orders/b.csv", 20_000, 20_000, 1)]
 
+        def before() -> Json | None:
+            task = live.airflow.tasks(PIPELINE, run_id)["core.early"]
+            return task if task["state"] == "success" else None
 
-def test_build_survives_its_worker(live: Live, workers: Workers) -> None:
-    workers.start("default,dbt")  # in place of the one that is gone
-    with held(live, "transformer", f"select pg_advisory_lock({LOCK})") as release:
-        run_id = run(live)
-        [query] = wait_for("the model waits", lambda: waiting(live, "transformer", "advisory"))
-        early = wait_for(
-            "the model before it is published",
-            lambda: next(
-                (
-                    task
-                    for task_id, task in live.airflow.tasks(PIPELINE, run_id).items()
-                    if task_id == "core.early" and task["state"] == "success"
-                ),
-                None,
-            ),
-        )
+        early = wait_for("the model before it is published", before)
         kill_worker_of(live, workers, run_id, BUILD)
         wait_for("its query is gone", lambda: query not in waiting(live, "transformer", "advisory"))
-        release()
+        release_model()
         tasks = ended_well(live, run_id, 20_100)
-    assert tasks[BUILD]["try_number"] == 2
+    assert tasks[LOAD]["try_number"] == tasks[BUILD]["try_number"] == 2
     assert tasks["core.early"] == early
+
+
+def test_leaving_worker_ends_its_build(live: Live, workers: Workers, tmp_path: Path) -> None:
+    # As on another machine: what it does with the manifests is in a folder of its own.
+    shutil.copytree(live.dbt / "target", tmp_path / "target", ignore=shutil.ignore_patterns("runs"))
+    with held(live, "transformer", f"select pg_advisory_lock({LOCK})") as release:
+        run_id = run(live)
+        wait_for("the model waits", lambda: waiting(live, "transformer", "advisory"))
+        leaving = workers.of(live.airflow.tasks(PIPELINE, run_id)[BUILD]["pid"])
+        for worker in {*workers.alive} - {leaving}:
+            workers.kill(worker)
+        [following] = workers.start("default,dbt", ORRERY_TARGET_PATH=str(tmp_path / "target"))
+        leaving.leave()
+        following.wait_ready()
+        release()
+        tasks = ended_well(live, run_id, 20_100, skipped=PUBLISH)
+    assert tasks[BUILD]["try_number"] == 1
+    assert following.taken() == [PUBLISH]
+    path = f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/{PUBLISH}/logs/1"
+    assert "it ran on another machine. Let all workers share" in str(live.airflow.get(path))

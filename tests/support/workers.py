@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -21,13 +22,16 @@ _TAKEN = re.compile(r"Executing workload in Celery: .*?task_id='([^']+)'")
 class Worker:
     """`./orrery worker`, with a log of its own."""
 
-    def __init__(self, live: Live, queues: str, slots: int = 2) -> None:
+    def __init__(self, live: Live, queues: str, environment: Mapping[str, str]) -> None:
         self.queues = queues
         self._live = live
         self.log = live.state / "logs" / f"worker-{queues.replace(',', '-')}-{id(self)}.log"
         with self.log.open("wb") as log:
             self._command = live.start(
-                "worker", "--queues", queues, "--slots", str(slots), stdout=log, start_new_session=True
+                *("worker", "--queues", queues, "--slots", "2"),
+                env=live.env | environment,
+                stdout=log,
+                start_new_session=True,
             )
 
     def wait_ready(self) -> None:
@@ -62,6 +66,11 @@ class Worker:
         self._command.wait()
         assert not processes.wait_gone(tree, 10)
 
+    def leave(self) -> None:
+        """Ask it to end when its tasks have, and wait until it takes no more."""
+        self._command.terminate()
+        wait_for("the worker takes no more tasks", lambda: "Warm shutdown" in self.log.read_text())
+
     def close(self) -> None:
         """End it if it is still there."""
         if self._command.poll() is None:
@@ -75,9 +84,9 @@ class Workers:
         self._live, self._open = live, ExitStack()
         self.alive: list[Worker] = []
 
-    def start(self, *queues: str) -> list[Worker]:
+    def start(self, *queues: str, **environment: str) -> list[Worker]:
         """Start a worker for each of `queues`, and do not wait for them."""
-        started = [Worker(self._live, each) for each in queues]
+        started = [Worker(self._live, each, environment) for each in queues]
         for worker in started:
             self._open.callback(worker.close)
         self.alive += started

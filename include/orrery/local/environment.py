@@ -11,8 +11,8 @@ from orrery.local.layout import API_SERVER, HOST, POSTGRES, SCHEDULER, SETUP, WO
 from orrery.local.processes import COMPONENT, STACK
 from orrery.local.state import Saved, Secrets
 
-# Settings of the user's shell that would move the stack's doors, data or keys. Others (a pool size, a
-# connection, a variable) pass.
+# Settings of the user's shell that would move the stack's doors, data or keys. Others (a pool size, an
+# executor, a connection, a variable) pass.
 _FOREIGN_PREFIXES = (
     "AIRFLOW__DATABASE__",
     "AIRFLOW__API__",

@@ -39,6 +39,8 @@ def become_worker(layout: Layout, *, queues: str, slots: int) -> NoReturn:
         # Celery tells workers apart by their names, and there may be several on this machine.
         "--celery-hostname": f"worker-{os.getpid()}",
     }
-    # No log server: the logs are here, and it would listen on every interface.
-    command += [*(part for option in options.items() for part in option), "--skip-serve-logs"]
+    # Workers have nothing to tell each other. No log server: the logs are here, and it would listen on
+    # every interface.
+    flags = ["--without-mingle", "--without-gossip", "--skip-serve-logs"]
+    command += [*(part for option in options.items() for part in option), *flags]
     os.execve(command[0], command, component_env(layout, saved, keys, WORKER))

@@ -17,7 +17,7 @@ import pytest
 
 from orrery.local import Stack, StackError, environment, errors, history, ports, processes, settings
 from orrery.local import supervisor as control
-from orrery.local.layout import COMPONENTS, Layout, write_private
+from orrery.local.layout import COMPONENTS, WORKER, Layout, write_private
 from orrery.local.state import (
     Saved,
     Secrets,
@@ -28,6 +28,7 @@ from orrery.local.state import (
     remember,
     save,
 )
+from orrery.local.worker import BROKER, become_worker
 
 SAVED = Saved(api_port=8080, postgres_port=5433, control_socket="/run/s.sock")
 
@@ -178,6 +179,8 @@ def test_environment_drops_what_would_move_the_stack(layout: Layout) -> None:
         "AIRFLOW_HOME": "/else",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://",
         "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CELERY__BROKER_URL": "redis://",
         "AIRFLOW_CONN_SLACK": "slack://",
         "ORRERY_TARGET": "prod",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -199,15 +202,39 @@ def test_environment_drops_what_would_move_the_stack(layout: Layout) -> None:
 
 def test_only_who_reads_the_warehouse_gets_its_password(layout: Layout) -> None:
     keys = Secrets.generate()
-    for name in COMPONENTS:
+    for name in (*COMPONENTS, WORKER):
         values = set(environment.component_env(layout, SAVED, keys, name).values())
-        expected = {keys.transformer} if name in ("scheduler", "api-server") else set()
+        expected = {keys.transformer} if name in ("scheduler", "api-server", WORKER) else set()
         assert values & set(vars(keys).values()) == expected, name
 
 
 def test_postgres_inherits_nothing_of_the_user(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "x")
     assert "SOME_TOKEN" not in environment.component_env(layout, SAVED, Secrets.generate(), "postgres")
+
+
+# --- a worker of Celery ---
+
+
+def test_worker_needs_a_stack_and_a_broker(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(BROKER, raising=False)
+    with pytest.raises(StackError, match="never started"):
+        become_worker(layout, queues="dbt", slots=2)
+    save(layout, SAVED)
+    keys = ensure_secrets(layout)
+    with pytest.raises(StackError, match=f"{BROKER} is not set"):
+        become_worker(layout, queues="dbt", slots=2)
+    monkeypatch.setenv(BROKER, "redis://:secret@127.0.0.1/0")
+    became: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, env: became.append((command, env)))
+    become_worker(layout, queues="dbt", slots=2)
+    [(command, env)] = became
+    assert command[command.index("--queues") + 1] == "dbt"
+    assert command[command.index("--concurrency") + 1] == "2"
+    assert "secret" not in " ".join(command)
+    assert keys.loader in env["AIRFLOW_CONN_WAREHOUSE_LOADER"]
+    # By these `./orrery down` finds it.
+    assert (env[processes.STACK], env[processes.COMPONENT]) == (layout.marker, WORKER)
 
 
 # --- supervisord ---
