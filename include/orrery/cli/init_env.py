@@ -30,10 +30,12 @@ ORRERY_JWT_SECRET={keys.jwt_secret}
 
 # What may be changed (the values shown are the defaults); see docs/deploy.md
 #ORRERY_PORT=8080
+#ORRERY_FLOWER_PORT=5555
 #ORRERY_BIND=127.0.0.1
 #ORRERY_URL=http://localhost:8080
 #ORRERY_TARGET=dev
 #ORRERY_ENVIRONMENT=
+#ORRERY_WAREHOUSE_CONNECTION=
 #ORRERY_LANDING=./dbt/landing
 #ORRERY_WORKER_SLOTS=4
 #ORRERY_QUEUES=default,dbt

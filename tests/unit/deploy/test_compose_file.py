@@ -1,0 +1,122 @@
+"""docker-compose.yml says what production needs, holds no secrets, and Compose takes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from orrery.cli.init_env import init_env
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+FILE: dict[str, Any] = yaml.safe_load(TEXT)
+SECRET = re.compile(r"PASSWORD|KEY|SECRET|BROKER|BACKEND|CONN|BASIC_AUTH")
+# Other things that are called so.
+HARMLESS = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", "ORRERY_WAREHOUSE_CONNECTION"}
+ENDS = {"init"}
+
+
+def compose() -> list[str] | None:
+    """The command of Compose, version 2, of this machine."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if not shutil.which(command[0]):
+            continue
+        done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+        if done.returncode == 0 and not done.stdout.startswith("1."):
+            return command
+    return None
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `./orrery init-env` writes."""
+    monkeypatch.setenv("ORRERY_PROJECT_DIR", str(tmp_path))
+    result = CliRunner().invoke(init_env)
+    assert result.exit_code == 0, result.output
+    return tmp_path / ".env"
+
+
+@pytest.mark.parametrize("name", FILE["services"])
+def test_every_service_is_fit_for_production(name: str) -> None:
+    service = FILE["services"][name]
+    assert service["stop_grace_period"]
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert service["restart"] == ("on-failure" if name in ENDS else "unless-stopped")
+    assert service["logging"]["options"]["max-size"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    if "orrery" in service["image"]:
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["depends_on"]
+    else:
+        assert service["healthcheck"]["test"]
+
+
+def test_no_secret_has_a_default() -> None:
+    for name, service in FILE["services"].items():
+        for key, value in service.get("environment", {}).items():
+            if SECRET.search(key) and key not in HARMLESS:
+                assert ":?run ./orrery init-env}" in value, f"{name}: {key}"
+
+
+def test_workers_know_neither_airflows_database_nor_its_keys() -> None:
+    known = " ".join(FILE["services"]["worker"]["environment"])
+    assert not re.search("SQL_ALCHEMY|FERNET|JWT|ADMIN|POSTGRES_PASSWORD", known)
+
+
+def test_init_env_makes_all_secrets_afresh_and_once(env: Path) -> None:
+    lines = [line for line in env.read_text().splitlines() if line and not line.startswith("#")]
+    values = dict(line.split("=", 1) for line in lines)
+    assert set(values) == set(re.findall(r"\$\{(\w+):\?", TEXT))
+    assert len(set(values.values())) == len(values)
+    assert all(len(value) >= 20 for value in values.values())
+    assert env.stat().st_mode & 0o777 == 0o600
+    before = env.read_text()
+    again = CliRunner().invoke(init_env)
+    assert again.exit_code != 0
+    assert "databases were made with its passwords" in str(again.exception)
+    assert env.read_text() == before
+    # Every setting that may be changed is there, as a comment.
+    assert set(re.findall(r"\$\{(\w+):-", TEXT)) <= set(re.findall(r"^#?(\w+)=", before, re.MULTILINE))
+
+
+def test_compose_takes_the_file(env: Path) -> None:
+    command = compose()
+    if command is None:
+        pytest.skip("there is no Docker Compose; .ci/run gets it from Debian")
+    config = [
+        *command,
+        "--file",
+        str(ROOT / "docker-compose.yml"),
+        "--profile",
+        "flower",
+        "config",
+        "--quiet",
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("ORRERY_")}
+    done = subprocess.run(
+        [*config[:-2], "--env-file", str(env), *config[-2:]],
+        capture_output=True,
+        text=True,
+        env=clean,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (env.parent / "none").write_text("")
+    refused = subprocess.run(
+        [*config[:-2], "--env-file", str(env.parent / "none"), *config[-2:]],
+        capture_output=True,
+        text=True,
+        env=clean,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "run ./orrery init-env" in refused.stderr
