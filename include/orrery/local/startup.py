@@ -65,9 +65,7 @@ def start(layout: Layout, report: Report) -> bool:
             _require_same_port(saved)
             if is_well(running, saved):
                 if saved.settings != digest(layout, saved, keys):
-                    report(
-                        "Orrery or its settings have changed: ./orrery down, then ./orrery up applies them"
-                    )
+                    report("Orrery or its settings have changed: ./orrery down and ./orrery up apply them")
                 return False
             report("repairing the running stack")
             processes.end(processes.find(layout.marker, SETUP), grace=5)

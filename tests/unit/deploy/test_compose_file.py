@@ -77,7 +77,7 @@ def test_init_env_makes_all_secrets_afresh_and_once(env: Path) -> None:
     values = dict(line.split("=", 1) for line in lines)
     assert set(values) == set(re.findall(r"\$\{(\w+):\?", TEXT))
     assert len(set(values.values())) == len(values)
-    assert all(len(value) >= 20 for value in values.values())
+    assert all(len(value) >= 16 for value in values.values())
     assert env.stat().st_mode & 0o777 == 0o600
     before = env.read_text()
     again = CliRunner().invoke(init_env)
@@ -92,18 +92,10 @@ def test_compose_takes_the_file(env: Path) -> None:
     command = compose()
     if command is None:
         pytest.skip("there is no Docker Compose; .ci/run gets it from Debian")
-    config = [
-        *command,
-        "--file",
-        str(ROOT / "docker-compose.yml"),
-        "--profile",
-        "flower",
-        "config",
-        "--quiet",
-    ]
+    config = [*command, "--file", str(ROOT / "docker-compose.yml"), "--profile", "flower"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("ORRERY_")}
     done = subprocess.run(
-        [*config[:-2], "--env-file", str(env), *config[-2:]],
+        [*config, "--env-file", str(env), "config", "--quiet"],
         capture_output=True,
         text=True,
         env=clean,
@@ -112,7 +104,7 @@ def test_compose_takes_the_file(env: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     (env.parent / "none").write_text("")
     refused = subprocess.run(
-        [*config[:-2], "--env-file", str(env.parent / "none"), *config[-2:]],
+        [*config, "--env-file", str(env.parent / "none"), "config", "--quiet"],
         capture_output=True,
         text=True,
         env=clean,
