@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -103,9 +104,9 @@ def result_of(live: Live, dag_id: str, run_id: str, task_id: str) -> Json:
 
 
 def log_of(live: Live, dag_id: str, run_id: str, task_id: str, number: int = 1) -> str:
-    """The log of a try of a task."""
+    """The log of a try of a task, with the details of errors."""
     found = of_task(live, dag_id, run_id, task_id, f"logs/{number}?full_content=true")
-    return "\n".join(str(line.get("event", line)) for line in found["content"])
+    return json.dumps(found["content"], ensure_ascii=False)
 
 
 def tasks_of(cluster: KubernetesServer) -> list[str]:
@@ -140,6 +141,7 @@ def test_a_product_is_built_in_one_pod(live: Live, cluster: KubernetesServer) ->
 def test_tasks_end_while_the_pod_runs_and_a_failure_tells_what_dbt_says(
     live: Live, cluster: KubernetesServer
 ) -> None:
+    live.query("update dev.trial_pod_switch set divisor = 0")
     with lock(live):
         run_id = start(live, BUILD)
 
@@ -153,7 +155,6 @@ def test_tasks_end_while_the_pod_runs_and_a_failure_tells_what_dbt_says(
 
         wait_for("the second model runs", midway, SECONDS)
         assert len(cluster.running) == 1
-        live.query("update dev.trial_pod_switch set divisor = 0")
     assert live.airflow.wait_ended(BUILD, run_id, SECONDS) == "failed"
     states = live.airflow.states(BUILD, run_id)
     assert (states[DIVIDED], states[AFTER], states["build"]) == ("failed", "upstream_failed", "success")
@@ -193,14 +194,19 @@ def test_a_build_that_is_killed_ends_its_pod_and_goes_on(live: Live, cluster: Ku
 
 def test_each_task_has_a_pod_of_its_own(live: Live, cluster: KubernetesServer) -> None:
     live.query("update dev.trial_pod_switch set divisor = 0")
+    # Meanwhile, a build with a mistake in its choices ends before anything runs.
+    mistaken = start(live, BUILD, {"select": "tag:nothing_has_it"})
     run_id = start(live, BY_MODEL)
     assert live.airflow.wait_ended(BY_MODEL, run_id, SECONDS) == "failed"
     states = live.airflow.states(BY_MODEL, run_id)
-    assert states == {PLACE: "success", TESTS: "success", DIVIDED: "failed", AFTER: "upstream_failed"}
-    assert tasks_of(cluster) == [DIVIDED, PLACE, TESTS]
+    assert states == {PLACE: "success", DIVIDED: "failed", AFTER: "upstream_failed"}
+    assert tasks_of(cluster) == ["build", DIVIDED, PLACE]
+    assert live.airflow.wait_ended(BUILD, mistaken, SECONDS) == "failed"
+    told = result_of(live, BUILD, mistaken, "build")
+    assert told["status"] == "error"
+    assert "matches no node of the dbt project" in told["message"]
     assert places(live) == [("pod",)]
     assert result_of(live, BY_MODEL, run_id, PLACE)["rows_affected"] == 1
-    assert result_of(live, BY_MODEL, run_id, TESTS)["status"] == "warn"
     assert "division by zero" in result_of(live, BY_MODEL, run_id, DIVIDED)["message"]
     log = log_of(live, BY_MODEL, run_id, DIVIDED)
     assert "division by zero" in log
@@ -210,13 +216,4 @@ def test_each_task_has_a_pod_of_its_own(live: Live, cluster: KubernetesServer) -
     clear(live, BY_MODEL, run_id, DIVIDED)
     assert live.airflow.wait_ended(BY_MODEL, run_id, SECONDS) == "failed"
     assert live.airflow.states(BY_MODEL, run_id)[DIVIDED] == "success"
-    assert tasks_of(cluster) == [DIVIDED, DIVIDED, PLACE, TESTS]
-
-
-def test_a_mistake_in_the_choices_ends_the_build(live: Live, cluster: KubernetesServer) -> None:
-    run_id = start(live, BUILD, {"select": "tag:nothing_has_it"})
-    assert live.airflow.wait_ended(BUILD, run_id, SECONDS) == "failed"
-    told = result_of(live, BUILD, run_id, "build")
-    assert told["status"] == "error"
-    assert "leave nothing of this pipeline to run" in told["message"]
-    assert tasks_of(cluster) == ["build"]
+    assert tasks_of(cluster) == ["build", DIVIDED, DIVIDED, PLACE]

@@ -368,7 +368,7 @@ PIPELINES = {
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     **leaky.PIPELINES,
     "trial_pods": "select: path:models/trial/pods\n" + _PODS.format("build"),
-    "trial_pods_per_model": "select: path:models/trial/pods\n" + _PODS.format("per_model"),
+    "trial_pods_per_model": "select: path:models/trial/pods\ntests: off\n" + _PODS.format("per_model"),
     "trial_pods_bookings": "select: tag:booking_analytics\n" + _PODS.format("build"),
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",

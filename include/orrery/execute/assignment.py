@@ -19,7 +19,8 @@ class Assignment:
 
     `tasks` are all those of the pipeline, by their ids, since they say what comes after what. `stale` and
     `tests` are the pipeline's. `elementary` says whether the pipeline wants its report, `keep_results`
-    whether dbt's results are to be published, `log_url` is where Airflow shows the task.
+    whether dbt's results are to be published, `log_url` is where Airflow shows the task, `most` is how
+    many characters of SQL it shows.
     """
 
     dag_id: str
@@ -31,6 +32,7 @@ class Assignment:
     stale: str
     elementary: bool
     keep_results: bool
+    most: int
 
     @classmethod
     def of(cls, plan: PipelinePlan, options: RunOptions, ti: Any) -> Assignment:
@@ -46,9 +48,18 @@ class Assignment:
             stale=config.stale,
             elementary=config.publish is not None and config.publish.elementary,
             keep_results=config.publish is not None,
+            most=shown(),
         )
 
     @property
     def built(self) -> dict[str, TaskPlan]:
         """The tasks in which dbt has a part."""
         return {task_id: task for task_id, task in self.tasks.items() if task.kind not in _NOT_BUILT}
+
+
+def shown() -> int:
+    """How many characters Airflow shows of a rendered template."""
+    # Where dbt runs in a pod, nothing but this would import Airflow, which costs seconds.
+    from airflow.sdk.configuration import conf
+
+    return int(conf.getint("core", "max_templated_field_length"))

@@ -74,6 +74,7 @@ class DbtRun:
             descent=self._descent,
             left=left,
             stale=self._assignment.stale,
+            most=self._assignment.most,
         )
 
     def stop(self) -> None:

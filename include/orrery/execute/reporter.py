@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from airflow.sdk.configuration import conf
-
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
@@ -38,6 +36,7 @@ class Reporter:
 
     :param tally: takes the news
     :param stale: what a stale source does: `fail`, `skip` or `warn`
+    :param most: how many characters of SQL are shown
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class Reporter:
         descent: Descent,
         left: Mapping[str, str],
         stale: str,
+        most: int,
     ) -> None:
         # Set by who stops the build: what dbt then cancels has not failed.
         self.stopping = False
@@ -60,7 +60,7 @@ class Reporter:
         # What dbt is at work on.
         self.running: set[str] = set()
         self._tally, self._logs, self._dbt, self._descent = tally, logs, dbt, descent
-        self._ledger, self._stale = ledger, stale
+        self._ledger, self._stale, self._most = ledger, stale, most
 
     def barred(self) -> set[str]:
         """What descends from a task that failed here: Airflow's rules decide about it."""
@@ -178,9 +178,8 @@ class Reporter:
 
     def _rendered(self, record: TaskRecord) -> dict[str, str]:
         sql = compiled_sql(self._dbt.manifest, record.task.nodes)
-        most = conf.getint("core", "max_templated_field_length")
-        if len(sql) > most:
-            sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[:most]}"
+        if len(sql) > self._most:
+            sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[: self._most]}"
         return {"compiled_sql": sql}
 
 

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
-from orrery.execute.assignment import Assignment
+from orrery.execute.assignment import Assignment, shown
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.entry import check_choices
@@ -102,6 +102,7 @@ class PodNodeOperator(DbtNodeOperator):
             stale="fail",
             elementary=f"{PUBLISH}.elementary" in tasks,
             keep_results=f"{PUBLISH}.artifacts" in tasks,
+            most=shown(),
         )
 
     def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:

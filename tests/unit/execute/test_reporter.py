@@ -91,6 +91,7 @@ def reporter_of(
         descent=Descent(of.tasks),
         left=left or {},
         stale=stale,
+        most=4096,
     )
     made.tries = dict.fromkeys(of.tasks, 3)
     return made
