@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from orrery.pods.pod import DbtPod
     from orrery.pods.speech import Listener
 
+_RETRY_DELAY = timedelta(seconds=5)
+
 
 class PodBuildOperator(DbtBuildOperator):
     """Runs dbt once, in a pod, for all nodes of a pipeline that wait for it, and ends their tasks.
@@ -44,12 +47,18 @@ class PodBuildOperator(DbtBuildOperator):
 class PodNodeOperator(DbtNodeOperator):
     """The task is one run of dbt in a pod of its own. While it runs, Airflow's triggerer waits for it.
 
+    Airflow fails a task that is resumed before the end of its first worker is noticed. So each has at least
+    one retry, which is not for a node that dbt could not build.
+
     :param pods: the pipeline's block
+    :param retries: those of the pipeline
     """
 
-    def __init__(self, *, pods: DbtPods, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, pods: DbtPods, retries: int, **kwargs: Any) -> None:
+        tries_again = max(1, retries)
+        super().__init__(**{"retry_delay": _RETRY_DELAY, **kwargs, "retries": tries_again})
         self.pods = pods
+        self.spare = tries_again - retries
         self._pod: DbtPod | None = None
 
     def execute(self, context: Context) -> None:
@@ -150,7 +159,10 @@ class PodNodeOperator(DbtNodeOperator):
         if update.state is NodeState.FAILED:
             if sql:
                 self.log.info("Compiled SQL:\n%s", sql)
-            raise NodeFailedError(result["message"] or result["status"])
+            message = result["message"] or result["status"]
+            ti = context["ti"]
+            final = ti.try_number > ti.max_tries - self.spare
+            raise (AirflowFailException if final else NodeFailedError)(message)
 
     @staticmethod
     def _fail(context: Context, error: Exception) -> NoReturn:

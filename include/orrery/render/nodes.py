@@ -27,7 +27,7 @@ def node_operator(task: TaskPlan, config: Pipeline, arguments: dict[str, Any]) -
         return PerModelOperator(**of_node, **arguments)
     from orrery.pods.operators import PodNodeOperator
 
-    return PodNodeOperator(pods=config.pods, **of_node, **arguments)
+    return PodNodeOperator(pods=config.pods, retries=config.retries, **of_node, **arguments)
 
 
 def build_operator(config: Pipeline) -> type[DbtBuildOperator]:
