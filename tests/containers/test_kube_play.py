@@ -7,10 +7,12 @@ It needs `podman`, and an image that was built from this project. The warehouse 
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,30 @@ from support.live import Live, own_stack
 IMAGE = os.environ.get("ORRERY_TEST_POD_IMAGE")
 NAME = "orrery-kube-play"
 PIPELINE = "booking_analytics"
+# podman has no namespaces, so names are the test's own.
+PODS = DbtPods.model_validate({"env_from": {"config_maps": NAME, "secrets": NAME}})
 
 
-def podman(*arguments: str, check: bool = True, seconds: float = 300) -> str:
-    """Run a command of podman's; returns what it printed."""
+def podman(*arguments: str, check: bool = True, given: str | None = None) -> str:
+    """Run a command of podman's; returns what it printed, of `logs` both streams.
+
+    :param given: its input
+    """
     done = subprocess.run(
-        ["podman", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=seconds,
-        check=False,
+        ["podman", *arguments], capture_output=True, text=True, timeout=300, check=False, input=given
     )
-    assert done.returncode == 0 or not check, done.stdout
-    return done.stdout
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout + (done.stderr if arguments[0] == "logs" else "")
+
+
+def make_secret(name: str, values: dict[str, str]) -> None:
+    """A secret as podman's `kube play` reads it: before 4.4 not what it makes of an object of kind Secret."""
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    major, minor, *_ = podman("version", "--format", "{{.Client.Version}}").split(".")
+    content: dict[str, Any] = encoded
+    if (int(major), int(minor)) >= (4, 4):
+        content = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
+    podman("secret", "create", name, "-", given=json.dumps(content))
 
 
 @pytest.fixture(scope="module")
@@ -69,34 +81,27 @@ def warehouse(image: str) -> Iterator[Live]:
         yield live
 
 
-def objects(live: Live, image: str, order: Order) -> list[dict[str, Any]]:
-    """The pod, and what it reads."""
-    with live.connect() as link:
-        found = link.info.dsn_parameters
-        password = link.info.password
+def objects(found: Mapping[str, str], image: str, order: Order) -> list[dict[str, Any]]:
+    """The pod, and its config map.
+
+    :param found: how the warehouse is reached
+    """
     variables = {"ORRERY_WAREHOUSE_HOST": found["host"], "ORRERY_WAREHOUSE_PORT": found["port"]}
-    secrets = {"DBT_ENV_SECRET_WAREHOUSE_PASSWORD": password}
     given = {
         "image": image,
         "command": ("python", "-m", "orrery.pods.inside"),
         "args": order.arguments(),
     }
     labels = {"orrery/pipeline": PIPELINE}
-    pod = render_template(Project(live.root), DbtPods(), name=NAME, labels=labels, uri=None, given=given)
+    pod = render_template(Project.find(), PODS, name=NAME, labels=labels, uri=None, given=given)
     # The warehouse listens on this machine only.
     pod["spec"]["hostNetwork"] = True
     return [
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": "pipeline-env"},
+            "metadata": {"name": NAME},
             "data": variables,
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "warehouse"},
-            "stringData": secrets,
         },
         pod,
     ]
@@ -125,14 +130,17 @@ def order_of(live: Live) -> Order:
 def test_a_product_is_built_by_the_pod(warehouse: Live, image: str, tmp_path: Path) -> None:
     order = order_of(warehouse)
     file = tmp_path / "pod.yaml"
-    file.write_text(yaml.safe_dump_all(objects(warehouse, image, order)), encoding="utf-8")
+    with warehouse.connect() as link:
+        found, password = link.info.dsn_parameters, link.info.password
+    file.write_text(yaml.safe_dump_all(objects(found, image, order)), encoding="utf-8")
+    make_secret(NAME, {"DBT_ENV_SECRET_WAREHOUSE_PASSWORD": password})
     try:
         podman("kube", "play", str(file))
         code = podman("wait", f"{NAME}-base").strip()
         log = podman("logs", f"{NAME}-base")
     finally:
         podman("kube", "down", str(file), check=False)
-        podman("secret", "rm", "warehouse", check=False)
+        podman("secret", "rm", NAME, check=False)
     told: list[str] = []
     listener = Listener(told.append)
     for line in log.splitlines():
