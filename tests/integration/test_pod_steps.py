@@ -153,6 +153,18 @@ def test_a_build_hears_what_its_pod_tells(
     assert caplog.messages == ["Running with dbt"]
 
 
+def test_a_task_of_which_the_log_tells_nothing_is_given_back(
+    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does(monkeypatch, GREEN, END)
+    heard = Heard()
+    runner(heard).run({A: 1, B: 1})
+    assert {update.task_id: update.state for update in heard.updates} == {
+        A: NodeState.SUCCESS,
+        B: NodeState.RELEASED,
+    }
+
+
 def test_news_come_while_the_pod_runs(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     does(monkeypatch, GREEN, HOLD)
     heard = Heard()

@@ -72,6 +72,9 @@ class PodRunner:
             raise RefusedError(listener.refusal)
         if not listener.ended:
             raise AirflowException(pod.problem or "The pod has ended, and its log does not tell how.")
+        # Of these the log has lost what became of them; they are run again.
+        for task_id in tries.keys() - listener.updates.keys():
+            self._tally.release(task_id)
 
     def stop(self) -> None:
         """End the pod: dbt cancels its queries, and what it has not ended by then goes back."""
