@@ -26,7 +26,20 @@ TAGS = ("booking_analytics", "forex", "sales_marketing", "events")
 TAG = TAGS[0]
 TESTS = ("gate", "end", "off")
 # The ways to run nodes, each with the tasks outside of all groups.
-EXECUTE = {"build": {"build"}, "per_model": set()}
+EXECUTE: dict[str, set[str]] = {
+    "build": {"build"},
+    "per_model": set(),
+    "pods_build": {"build"},
+    "pods_per_model": set(),
+}
+
+
+def way(execute: str) -> str:
+    """What the pipeline's file says of it."""
+    pods = execute.removeprefix("pods_")
+    return (
+        f"execute: {execute}\n" if pods == execute else f"execute: kubernetes\nkubernetes: {{pods: {pods}}}\n"
+    )
 
 
 def graph_of(dag: Any) -> Graph:
@@ -53,9 +66,7 @@ def modes(tmp_path_factory: pytest.TempPathFactory, shipped_target: Path) -> Ite
     """A copy of the project with one pipeline per way to run tests, and per way to run nodes."""
     project = copy_project(tmp_path_factory.mktemp("modes"), shipped_target)
     files = {
-        f"dbt/pipelines/{tag}_{mode}_{execute}.yml": (
-            f"select: tag:{tag}\ntests: {mode}\nexecute: {execute}\n"
-        )
+        f"dbt/pipelines/{tag}_{mode}_{execute}.yml": (f"select: tag:{tag}\ntests: {mode}\n{way(execute)}")
         for tag in TAGS
         for mode in TESTS
         for execute in EXECUTE
@@ -120,7 +131,7 @@ def test_each_way_to_run_tests(
     modes: Any, manifest: dict[str, Any], tag: str, mode: str, execute: str
 ) -> None:
     dag = modes.dags[f"{tag}_{mode}_{execute}"]
-    expected = expected_graph(manifest, tag, mode, execute)
+    expected = expected_graph(manifest, tag, mode, execute.removeprefix("pods_"))
     assert differences(expected, graph_of(dag)) == []
     by_stage: dict[str, set[str]] = {}
     for task in expected.keys() - EXECUTE[execute]:
@@ -153,7 +164,7 @@ def test_airflow_can_order_the_groups(modes: Any, tag: str, mode: str, execute: 
     dag = modes.dags[f"{tag}_{mode}_{execute}"]
     ordered = [child.node_id for child in dag.task_group.topological_sort()]
     assert set(ordered) == set(groups_of(dag)) | EXECUTE[execute]
-    assert execute != "build" or ordered.index("build") == ("ingest" in ordered)
+    assert not EXECUTE[execute] or ordered.index("build") == ("ingest" in ordered)
 
 
 def test_airflow_cannot_order_groups_that_wait_for_each_other() -> None:
@@ -241,12 +252,12 @@ def test_the_comparison_notices_a_change_of_the_lineage(shipped: Any, manifest: 
 def test_what_is_published_decides_nothing_about_a_run(
     copy: Project, manifest: dict[str, Any], execute: str
 ) -> None:
-    text = f"select: tag:forex\nexecute: {execute}\npublish: {{elementary: true}}\n"
+    text = f"select: tag:forex\n{way(execute)}publish: {{elementary: true}}\n"
     after = "select: tag:events\nschedule: {after: [published]}\n"
     write_files(copy.root, {"dbt/pipelines/published.yml": text, "dbt/pipelines/after.yml": after})
     assert build_manifests(copy, silent).errors == {}
     dag = load(copy.root).dags["published"]
-    expected = expected_graph(manifest, "forex", "gate", execute)
+    expected = expected_graph(manifest, "forex", "gate", execute.removeprefix("pods_"))
     last = expected.keys() - set().union(*expected.values())
     expected = with_publish(expected, EXECUTE[execute], elementary=True)
     # What comes after the pipeline does not wait for it.

@@ -30,7 +30,9 @@ PARTS = {
     "publish": {"config", "manifest", "plan", "execute", "ingest"},
     # It tells what tasks have told in their XComs, through the same connections as ingestions.
     "alert": {"config", "manifest", "execute", "ingest"},
-    "render": {"config", "manifest", "plan", "execute", "ingest", "publish", "alert"},
+    # dbt in pods: what runs there and who follows it; clusters are reached as ingestions do it.
+    "pods": {"config", "plan", "execute", "ingest"},
+    "render": {"config", "manifest", "plan", "execute", "ingest", "publish", "alert", "pods"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
     # The image takes the local stack's settings and roles.
@@ -40,7 +42,7 @@ PARTS = {
     # The pages in Airflow show what all the others know, and what a run has left; they change nothing.
     "pages": {"config", "manifest", "plan", "execute", "publish"},
 }
-WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert", "pages"}
+WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert", "pods", "pages"}
 # Single modules in place of a whole part.
 ONLY = {
     ("execute", "manifest"): {

@@ -291,6 +291,27 @@ models:
     "models/trial/phases/trial_phase_last.sql": _logged(
         "select id from {{ source('trial_phases', 'trial_phase_seed') }}"
     ),
+    # What tests/integration/test_pods.py needs; it makes the table trial_pod_switch. A pod's connections to
+    # the warehouse tell that they are a pod's; the second model waits for the lock of the test.
+    "models/trial/pods/pod_place.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select current_setting('orrery.place', true) as place, '{{ invocation_id }}' as invocation\n"
+    ),
+    "models/trial/pods/pod_divided.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select 1 / (select divisor from {{ target.schema }}.trial_pod_switch) as id\n"
+        f"from {{{{ ref('pod_place') }}}}, pg_advisory_xact_lock_shared({LOCK}) as held\n"
+    ),
+    "models/trial/pods/pod_after.sql": "select id from {{ ref('pod_divided') }}\n",
+    "models/trial/pods/pods.yml": """\
+models:
+  - name: pod_place
+    columns:
+      - name: place
+        data_tests:
+          - not_null
+          - accepted_values: {arguments: {values: [elsewhere]}, config: {severity: warn}}
+""",
     "seeds/trial/trial_phase_seed.csv": "id,loaded_at\n1,2026-01-01 00:00:00\n",
 }
 _HOOKS = """
@@ -298,6 +319,7 @@ on-run-start: "{{ trial_log_hook('on-run-start') }}"
 on-run-end: "{{ trial_log_hook('on-run-end') }}"
 """
 
+_PODS = "execute: kubernetes\nkubernetes: {{image: example/orrery:1, pods: {}}}\n"
 _GATED = "select: stg_trial__numbers trial_totals\n"
 PIPELINES = {
     "trial": (
@@ -345,6 +367,9 @@ PIPELINES = {
     "trial_rowed_per_model": "select: rowed\nalerts: {slack: '#data-alerts'}\nexecute: per_model\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
     **leaky.PIPELINES,
+    "trial_pods": "select: path:models/trial/pods\n" + _PODS.format("build"),
+    "trial_pods_per_model": "select: path:models/trial/pods\ntests: off\n" + _PODS.format("per_model"),
+    "trial_pods_bookings": "select: tag:booking_analytics\n" + _PODS.format("build"),
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

@@ -19,6 +19,7 @@ from pydantic import (
 
 from orrery.config.alerts import Alerts, Sla
 from orrery.config.block import Block, Names, as_list, mistake
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.environment import named
 from orrery.config.errors import suggest
 from orrery.config.publish import Publish
@@ -166,11 +167,12 @@ class Pipeline(Block):
         description="gate: a failed test holds back the children of its model; end: all tests run after "
         "the last model; off: no tests.",
     )
-    execute: Literal["build", "per_model"] = Field(
+    execute: Literal["build", "per_model", "kubernetes"] = Field(
         "build",
         description="build: one dbt process for the whole pipeline ends the tasks of its nodes; per_model: "
-        "each task is one dbt process of its own, run by Cosmos.",
+        "each task is one dbt process of its own, run by Cosmos; kubernetes: either of them in pods.",
     )
+    kubernetes: DbtPods | None = Field(None, description="The pods of execute: kubernetes.")
     stale: Literal["fail", "skip", "warn"] = Field(
         "fail",
         description="What a source does that is older than its error_after. fail: it fails; skip: it is "
@@ -215,6 +217,12 @@ class Pipeline(Block):
                 'Write for example: select: "tag:my_product"',
                 key="selector",
             )
+        if self.kubernetes is not None and self.execute != "kubernetes":
+            raise mistake(
+                f"the nodes do not run in pods: execute is {self.execute}",
+                "Add execute: kubernetes, or remove kubernetes.",
+                key="kubernetes",
+            )
         if self.catchup and self.start_date is None:
             raise mistake(
                 "catchup needs a start_date", "Add start_date: 2026-01-01, or remove catchup.", key="catchup"
@@ -227,6 +235,16 @@ class Pipeline(Block):
         own = tuple(name for name in self.stages if name not in NODE_STAGES)
         nodes = (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
         return (INGEST, *nodes, EXPOSURES, PUBLISH)
+
+    @property
+    def pods(self) -> DbtPods | None:
+        """The pods in which nodes run; None when they run on Airflow's workers."""
+        return (self.kubernetes or DbtPods()) if self.execute == "kubernetes" else None
+
+    @property
+    def one_build(self) -> bool:
+        """Whether one task runs all nodes and ends their tasks."""
+        return self.execute == "build" or (self.pods is not None and self.pods.pods == "build")
 
     @property
     def after(self) -> tuple[str, ...]:

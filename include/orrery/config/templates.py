@@ -22,6 +22,7 @@ from jinja2 import (
     Undefined,
 )
 
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.kubernetes import Job, Spark
 from orrery.config.project import Project
@@ -30,6 +31,12 @@ from orrery.config.workload import URI_VARIABLE
 # Those that come with this package; a project's own of the same name go first.
 SHIPPED = Path(__file__).resolve().parents[2] / "templates"
 _WIDTH = sys.maxsize
+# By the block: what its template calls it, and the kind of object that it makes.
+_KINDS: dict[type, tuple[str, str]] = {
+    Job: ("job", "Pod"),
+    Spark: ("spark", "SparkApplication"),
+    DbtPods: ("pods", "Pod"),
+}
 
 
 class _Quoting(yaml.SafeDumper):
@@ -45,36 +52,40 @@ _Quoting.add_representer(tuple, lambda to, items: to.represent_list(items))
 
 def render_template(
     project: Project,
-    block: Job | Spark,
+    block: Job | Spark | DbtPods,
     *,
     name: str,
     labels: Mapping[str, str],
-    uri: str = "",
+    uri: str | None = "",
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The Kubernetes object that the template of a block makes.
 
     :param name: of the object
     :param labels: of the object and of what it starts
-    :param uri: the object that the run is about, as ORRERY_URI
+    :param uri: the object that the run is about, as ORRERY_URI; None for what has no such variable
+    :param given: more that the template knows
 
     Raises ConfigError, with the place in the template, when there is none or it does not work.
     """
-    word, kind = ("job", "Pod") if isinstance(block, Job) else ("spark", "SparkApplication")
+    word, kind = _KINDS[type(block)]
     values = {
         word: block,
         "name": name,
         "labels": dict(labels),
         # Kubernetes would put variables in the place of $(NAME).
-        "env": {**block.env, URI_VARIABLE: uri.replace("$", "$$")},
+        "env": {**block.env, **({} if uri is None else {URI_VARIABLE: uri.replace("$", "$$")})},
         "timeout_seconds": max(int(block.timeout.total_seconds()), 1),
+        **(given or {}),
     }
     source = _Source(project, block.template)
     return source.parsed(source.rendered(values), kind)
 
 
-def check_template(project: Project, block: Job | Spark) -> None:
+def check_template(project: Project, block: Job | Spark | DbtPods) -> None:
     """Raise ConfigError when the template of a block cannot be rendered; for checks before anything runs."""
-    render_template(project, block, name="check", labels={})
+    given = {"image": "check", "command": (), "args": ()} if isinstance(block, DbtPods) else {}
+    render_template(project, block, name="check", labels={}, uri=None if given else "", given=given)
 
 
 class _Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -97,6 +97,7 @@ def _check_timeout(value: timedelta) -> timedelta:
 
 
 Template = Annotated[str, AfterValidator(_check_template)]
+Timeout = Annotated[Duration, AfterValidator(_check_timeout)]
 KubernetesName = Annotated[str, AfterValidator(_check_name)]
 LabelName = Annotated[str, AfterValidator(_check_label)]
 KubernetesNames = Annotated[
@@ -157,34 +158,26 @@ class Resources(Block):
     limits: dict[str, Quantity] = Field({}, description="Such as {memory: 2Gi}.")
 
 
-class Workload(Block):
-    """What jobs and Spark applications have in common."""
+class PodBlock(Block):
+    """What all pods have in common."""
 
-    image: str = Field(min_length=1, description="The container image.")
-    args: Names = Field((), description="Arguments; $(NAME) stands for the value of a variable.")
     env: Annotated[dict[str, str], AfterValidator(_check_env)] = Field(
         {}, description="Variables with plain values; secrets belong into env_from."
     )
     env_from: EnvFrom = Field(EnvFrom(), description="Variables from config maps and secrets.")
     volumes: tuple[Volume, ...] = Field((), strict=False, description="Folders in the container.")
-    git_sync: GitSync | None = Field(None, description="A repository that is fetched first.")
     namespace: LabelName | None = Field(
         None, description="The namespace; by default that of the connection, else of Airflow's own pod."
     )
     service_account: KubernetesName | None = Field(None, description="The service account of the pod.")
     connection: str = Field(CONNECTION, min_length=1, description="The Airflow connection of the cluster.")
-    timeout: Annotated[Duration, AfterValidator(_check_timeout)] = Field(
+    timeout: Timeout = Field(
         timedelta(hours=1), description="After this time it is stopped, and the task fails."
     )
 
     @model_validator(mode="after")
-    def _check_volumes(self) -> Workload:
-        names = Counter(volume.name for volume in self.volumes)
-        paths = Counter(volume.mount_path for volume in self.volumes)
-        if self.git_sync:
-            names[GIT_VOLUME] += 1
-            paths[self.git_sync.path] += 1
-        for name, count in (names + paths).items():
+    def _check_volumes(self) -> Self:
+        for name, count in self._places().items():
             if count > 1:
                 raise mistake(
                     f"{name!r} stands for two volumes",
@@ -192,3 +185,19 @@ class Workload(Block):
                     "volumes",
                 )
         return self
+
+    def _places(self) -> Counter[str]:
+        """How many volumes have a name or a path."""
+        names = Counter(volume.name for volume in self.volumes)
+        return names + Counter(volume.mount_path for volume in self.volumes)
+
+
+class Workload(PodBlock):
+    """What jobs and Spark applications have in common."""
+
+    image: str = Field(min_length=1, description="The container image.")
+    args: Names = Field((), description="Arguments; $(NAME) stands for the value of a variable.")
+    git_sync: GitSync | None = Field(None, description="A repository that is fetched first.")
+
+    def _places(self) -> Counter[str]:
+        return super()._places() + Counter((GIT_VOLUME, self.git_sync.path) if self.git_sync else ())

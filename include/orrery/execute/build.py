@@ -8,6 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from orrery.config.errors import OrreryError
+from orrery.config.project import Project
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, refusal, summary
 from orrery.plan.model import PipelinePlan
@@ -15,7 +16,10 @@ from orrery.plan.model import PipelinePlan
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from orrery.execute.build_run import BuildRun
+    from orrery.execute.assignment import Assignment
+    from orrery.execute.build_run import BuildRun, Runner
+    from orrery.execute.reporter import Logs
+    from orrery.execute.tally import Tally
 
 
 class DbtBuildOperator(BaseOperator):
@@ -39,10 +43,9 @@ class DbtBuildOperator(BaseOperator):
         """Build what waits; raises AirflowFailException for mistakes, which no retry mends."""
         try:
             options = RunOptions.from_context(context)
-            # dbt costs seconds of imports, which parsing must not pay.
             from orrery.execute.build_run import BuildRun
 
-            self._run = BuildRun(self.plan, options, context)
+            self._run = BuildRun(self.plan, options, context, self._make_runner)
             states = self._run.execute()
         except OrreryError as error:
             context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
@@ -54,6 +57,17 @@ class DbtBuildOperator(BaseOperator):
         context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": f"dbt build: {told}"})
         if self.plan.alerts is not None:
             context["ti"].xcom_push(key=WARNINGS_KEY, value=self._run.warnings)
+
+    def _make_runner(self, assignment: Assignment, tally: Tally, logs: Logs, context: Context) -> Runner:
+        """What runs dbt: here, this process."""
+        # dbt costs seconds of imports, which parsing must not pay.
+        from orrery.execute.dbt_run import DbtRun
+        from orrery.execute.profile import use_connection
+        from orrery.execute.run_folder import folder_of
+
+        project = Project.find()
+        use_connection(project, folder_of(project, assignment.dag_id, assignment.run_id))
+        return DbtRun(assignment, tally, logs)
 
     def on_kill(self) -> None:
         """Airflow stops the task: end dbt as Ctrl-C would, which cancels its queries."""

@@ -8,17 +8,11 @@ from typing import Any
 
 import yaml
 
-from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.packages import ELEMENTARY, RESULTS, has_elementary, packages_folder
 
 log = logging.getLogger(__name__)
-
-
-def takes_part(config: Pipeline, project: Project) -> bool:
-    """Whether Elementary collects the results of a pipeline: when it is installed, and asked for a report."""
-    return config.publish is not None and config.publish.elementary and has_elementary(project)
 
 
 def why_absent(project: Project) -> str | None:
@@ -29,20 +23,20 @@ def why_absent(project: Project) -> str | None:
     return f"Elementary is not installed in {folder}: ./orrery build --packages installs it."
 
 
-def run_environment(ti: Any, *, results: bool) -> dict[str, str]:
-    """Environment variables for dbt's commands in a task.
+def run_environment(of: Any, *, results: bool) -> dict[str, str]:
+    """Environment variables for dbt's commands in a run, of a task instance or an Assignment.
 
     They say whether Elementary gets the results, and where these come from: its report links to the run.
     """
     if not results:
         return {RESULTS: "0"}
-    run_url = ti.log_url.partition("/tasks/")[0]
+    run_url = of.log_url.partition("/tasks/")[0]
     return {
         RESULTS: "1",
         "ORCHESTRATOR": "airflow",
-        "JOB_ID": ti.dag_id,
-        "JOB_NAME": ti.dag_id,
-        "JOB_RUN_ID": ti.run_id,
+        "JOB_ID": of.dag_id,
+        "JOB_NAME": of.dag_id,
+        "JOB_RUN_ID": of.run_id,
         "JOB_URL": run_url.partition("/runs/")[0],
         "JOB_RUN_URL": run_url,
     }

@@ -15,6 +15,7 @@ from orrery.manifest.profile import ProfileError, read_profile
 _PRELOADED = (
     "dbt.cli.main",
     "orrery.execute.build_run",
+    "orrery.execute.dbt_run",
     "orrery.execute.per_model",
     "orrery.render",
 )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-
-from airflow.sdk.configuration import conf
+from typing import Protocol
 
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
 from orrery.execute.ledger import Ledger
-from orrery.execute.node_log import NodeLogs
-from orrery.execute.publisher import Publisher
 from orrery.execute.results import severity, summary
+from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
 from orrery.plan.descent import Descent
 from orrery.plan.model import TaskKind
@@ -24,50 +21,50 @@ _LINES = 200
 _CHARACTERS = 20_000
 
 
+class Logs(Protocol):
+    """Whoever keeps the logs of tasks."""
+
+    def write(self, task_id: str, try_number: int, lines: Iterable[Line]) -> None:
+        """Write the log of one try of a task."""
+
+
 class Reporter:
-    """Decides what dbt's outcome of a task means, publishes it, and has the ledger take it down.
+    """Decides what dbt's outcome of a task means, tells it, and has the ledger take it down.
 
-    `ended` holds the state of each task that has ended here; `tries` is the number of the try of each
-    task that the build has. `left` are the tasks that the run leaves out, each with the reason.
+    `tries` is the number of the try of each task that the build has. `left` are the tasks that the run
+    leaves out, each with the reason.
 
+    :param tally: takes the news
     :param stale: what a stale source does: `fail`, `skip` or `warn`
+    :param most: how many characters of SQL are shown
     """
 
     def __init__(
         self,
-        publisher: Publisher,
+        tally: Tally,
         *,
-        logs: NodeLogs,
+        logs: Logs,
         dbt: Dbt,
         ledger: Ledger,
         descent: Descent,
         left: Mapping[str, str],
         stale: str,
+        most: int,
     ) -> None:
         # Set by who stops the build: what dbt then cancels has not failed.
         self.stopping = False
-        self.ended: dict[str, NodeState] = {}
         self.tries: dict[str, int] = {}
         self.left = dict(left)
         # What dbt warned of, by task.
         self.warnings: dict[str, str] = {}
         # What dbt is at work on.
         self.running: set[str] = set()
-        self._released: Counter[str] = Counter()
-        self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
-        self._ledger, self._stale = ledger, stale
-
-    def is_open(self, task_id: str) -> bool:
-        """Whether the build may take the task (again): one that it gives back twice is not for it."""
-        return task_id not in self.ended and self._released[task_id] < 2
-
-    def was_released(self, task_id: str) -> bool:
-        """Whether the build has given the task back."""
-        return self._released[task_id] > 0
+        self._tally, self._logs, self._dbt, self._descent = tally, logs, dbt, descent
+        self._ledger, self._stale, self._most = ledger, stale, most
 
     def barred(self) -> set[str]:
         """What descends from a task that failed here: Airflow's rules decide about it."""
-        return self._descent.descendants(tid for tid, s in self.ended.items() if s is NodeState.FAILED)
+        return self._descent.descendants(tid for tid, s in self._tally.ended.items() if s is NodeState.FAILED)
 
     def settle_left(self, remaining: Collection[str]) -> None:
         """Skip what the run leaves out, but only when all before it is over.
@@ -78,7 +75,7 @@ class Reporter:
         """
         barred, later = self.barred(), self._descent.descendants(remaining)
         for task_id in self.left.keys() & self.tries.keys():
-            if task_id in self.ended or self.was_released(task_id):
+            if task_id in self._tally.ended or self._tally.was_released(task_id):
                 continue
             if task_id in barred:
                 self.release(task_id)
@@ -88,13 +85,12 @@ class Reporter:
     def release(self, task_id: str) -> None:
         """Give a task back to Airflow."""
         self.running.discard(task_id)
-        self._released[task_id] += 1
-        self._publisher.add(Update(task_id, NodeState.RELEASED))
+        self._tally.release(task_id)
 
     def started(self, record: TaskRecord) -> None:
         """Take that dbt has begun with a task."""
         self.running.add(record.task.task_id)
-        self._publisher.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
+        self._tally.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
 
     def finished(self, record: TaskRecord) -> None:
         """Take that dbt is done with the nodes of a task."""
@@ -170,8 +166,7 @@ class Reporter:
 
     def _end(self, update: Update) -> None:
         self.running.discard(update.task_id)
-        self.ended[update.task_id] = update.state
-        self._publisher.add(update)
+        self._tally.add(update)
 
     def _log(self, record: TaskRecord, first: str) -> None:
         lines = [Line(record.start or "", "info", first), *record.lines]
@@ -183,9 +178,8 @@ class Reporter:
 
     def _rendered(self, record: TaskRecord) -> dict[str, str]:
         sql = compiled_sql(self._dbt.manifest, record.task.nodes)
-        most = conf.getint("core", "max_templated_field_length")
-        if len(sql) > most:
-            sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[:most]}"
+        if len(sql) > self._most:
+            sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[: self._most]}"
         return {"compiled_sql": sql}
 
 

@@ -17,8 +17,9 @@ from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
-from orrery.config.kubernetes import Job, JobIngest, Spark
+from orrery.config.kubernetes import Job, Spark
 from orrery.config.project import Project
 from orrery.config.templates import render_template
 from orrery.execute.entry import check_choices
@@ -57,8 +58,8 @@ class KubernetesOperator(KubernetesPodOperator):
     trigger_class: type[PodTrigger] = PodTrigger
 
     def __init__(self, *, stage: str, nodes: tuple[str, ...], work: Work, **kwargs: Any) -> None:
-        block: Any = work.block
-        self.settings: Job | Spark = block.job if isinstance(block, JobIngest) else block.spark
+        # The blocks of ingestions and exposures name their kind.
+        self.settings: Job | Spark | DbtPods = getattr(work.block, work.kind, work.block)
         super().__init__(
             **{
                 "execution_timeout": self.settings.timeout,
@@ -132,7 +133,7 @@ class KubernetesOperator(KubernetesPodOperator):
     def _resume(self, namespace: str) -> None:
         """Get ready to end what runs in a namespace; a template that is broken by now is no obstacle."""
 
-    def _rendered(self, context: Context, uri: str) -> dict[str, Any]:
+    def _rendered(self, context: Context, uri: str | None) -> dict[str, Any]:
         """The object of the template, with the names and labels of this task."""
         ti = context["ti"]
         name = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower())[:NAME_LENGTH].strip("-")
@@ -143,7 +144,12 @@ class KubernetesOperator(KubernetesPodOperator):
             name=name or "orrery",
             labels={f"orrery/{key}": make_safe_label_value(value) for key, value in labels.items()},
             uri=uri,
+            given=self._given(),
         )
+
+    def _given(self) -> dict[str, Any]:
+        """What the template gets beside the block."""
+        return {}
 
     def _fail(self, context: Context, error: Exception) -> NoReturn:
         """End the task with `error`, in words for users."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orrery.config.block import Block
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.document import Document, Location, read_document
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.kubernetes import Job, JobIngest, Spark, SparkIngest
@@ -72,22 +73,23 @@ class BlockReader:
         block = validate(model, self._document, (*self._at, *at), content)
         for kind, its in (("job", JobIngest), ("spark", SparkIngest)):
             if isinstance(block, its):
-                self._check_template(getattr(block, kind), self.problem((*at, kind), "", ""))
+                check_template_of(self._project, getattr(block, kind), self.problem((*at, kind), "", ""))
         return block
-
-    def _check_template(self, work: Job | Spark, place: Problem) -> None:
-        """Raise ConfigError when a template cannot be rendered; `place` is where it is used."""
-        try:
-            check_template(self._project, work)
-        except ConfigError as error:
-            used = f"{place.file}:{place.line}" if place.line else place.file
-            raise ConfigError(
-                [replace(each, fix=f"{each.fix}\n  It is used in {used}") for each in error.problems]
-            ) from None
 
     def problem(self, at: Location, what: str, fix: str, *, at_value: bool = False) -> Problem:
         """A problem at a place below `orrery`."""
         return self._document.problem((*self._at, *at), what, fix, at_value=at_value)
+
+
+def check_template_of(project: Project, block: Job | Spark | DbtPods, place: Problem) -> None:
+    """Raise ConfigError when the template of a block cannot be rendered; `place` is where it is used."""
+    try:
+        check_template(project, block)
+    except ConfigError as error:
+        used = f"{place.file}:{place.line}" if place.line else place.file
+        raise ConfigError(
+            [replace(each, fix=f"{each.fix}\n  It is used in {used}") for each in error.problems]
+        ) from None
 
 
 def _place(path: Path, shown: str, section: str, name: str, table: str | None) -> tuple[Document, Location]:

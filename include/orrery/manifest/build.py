@@ -12,6 +12,7 @@ from orrery.config.loader import LoadedPipeline, load_pipelines
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
 from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
+from orrery.manifest.blocks import check_template_of
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
@@ -80,6 +81,8 @@ def build_manifests(
             slim[ELEMENTARY] = has_elementary(project)
             slim["runs"] = exposure_runs(project, manifest["exposures"], slim["nodes"], [*pipelines.names])
             _check_files(pipeline, slim)
+            if pods := pipeline.config.pods:
+                check_template_of(project, pods, pipeline.document.problem(("kubernetes",), "", ""))
         except ConfigError as error:
             errors[name] = error
             continue

@@ -21,21 +21,15 @@ from orrery.config.alerts import Alerts
 from orrery.config.environment import environment
 from orrery.config.pipeline import ALERT, BUILD, FINISHED, INGEST, PUBLISH, Pipeline
 from orrery.config.project import Project
-from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
-from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOperator
 from orrery.execute.profile import profile_config
 from orrery.manifest.store import ManifestStore
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 from orrery.render.form import form_of
+from orrery.render.nodes import build_operator, node_operator
 from orrery.render.schedule import asset_of, schedule_of
 from orrery.render.work import publish_operator, work_operator
 
-# The operators of nodes by `execute`.
-NODE_OPERATORS: dict[str, type[DbtNodeOperator]] = {
-    "build": BuiltNodeOperator,
-    "per_model": PerModelOperator,
-}
 # Tasks of a build take no worker, but each running one counts against its DAG.
 MAX_ACTIVE_TASKS = 1000
 # A build that was killed goes on where it stopped.
@@ -59,13 +53,13 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         default_args=_default_args(config),
         **_deadline(plan),
     )
-    if config.execute == "build":
+    if config.one_build:
         dag.max_active_tasks = MAX_ACTIVE_TASKS
     builder = _Builder(plan, dag)
     builder.add_nodes(project)
     builder.add_checks()
     builder.connect()
-    if config.execute == "build":
+    if config.one_build:
         builder.add_build()
     if announced:
         builder.announce()
@@ -84,7 +78,7 @@ def _dbt_queue() -> dict[str, str]:
 
 def _default_args(config: Pipeline) -> dict[str, Any]:
     arguments: dict[str, Any] = {"retries": config.retries, "trigger_rule": TriggerRule.NONE_FAILED}
-    if config.pool and config.execute == "per_model":
+    if config.pool and not config.one_build:
         arguments["pool"] = config.pool
     return arguments
 
@@ -177,7 +171,7 @@ class _Builder:
         ]
         # The pool is for what loads the warehouse, and that is this one task.
         pool = {"pool": config.pool} if config.pool else {}
-        build = DbtBuildOperator(
+        build = build_operator(config)(
             task_id=BUILD,
             dag=self.dag,
             plan=self.plan,
@@ -254,8 +248,6 @@ class _Builder:
             operator = work_operator(task, task.work, self.tasks, arguments)
         else:
             arguments |= _dbt_queue()
-            operator = NODE_OPERATORS[self.plan.config.execute](
-                kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
-            )
+            operator = node_operator(task, self.plan.config, arguments)
         self.tasks[task.task_id] = operator
         return operator

@@ -52,12 +52,19 @@ def test_message(case: Path, write_project: WriteProject) -> None:
 
 
 def test_messages_that_need_dbt(write_project: WriteProject) -> None:
-    project = write_project(DBT_PROJECT)
+    pods = "select: tag:bookings\nexecute: kubernetes\nkubernetes: {template: dbt_pods.yaml.j2}\n"
+    project = write_project(DBT_PROJECT | {"dbt/pipelines/broken_template.yml": pods})
     cases = sorted((BROKEN / "dbt").iterdir())
     for case in cases:
         shutil.copy(case, project.pipelines_dir)
     built = build_manifests(project, lambda line: None)
     assert list(built.nodes) == ["fine"]
+    # The place of this one is a template.
+    assert str(built.errors.pop("broken_template")) == (
+        "include/templates/dbt_pods.yaml.j2: no such template\n"
+        "  Did you mean 'dbt_pod.yaml.j2'?\n"
+        "  It is used in dbt/pipelines/broken_template.yml:3"
+    )
     assert sorted(built.errors) == [case.stem for case in cases]
     for case in cases:
         check_golden(case.stem, str(built.errors[case.stem]))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from datetime import date, time
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import pytest
 import yaml
 
 from conftest import WriteProject
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import ConfigError
 from orrery.config.loader import load_pipelines
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
 from orrery.config.schema import stale_schemas, write_schemas
+from orrery.config.workload import EnvFrom
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "dbt" / "pipelines").glob("*.yml"))
@@ -53,6 +55,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "skip_stages": ("bronze",),
         "tests": "end",
         "execute": "per_model",
+        "kubernetes": None,
         "stale": "skip",
         "publish": {
             "docs": False,
@@ -76,12 +79,37 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "tags": ("t", "u"),
     }
     # A new key must be added above.
-    assert config.model_fields_set == set(Pipeline.model_fields) - {"selector"}
+    assert config.model_fields_set == set(Pipeline.model_fields) - {"selector", "kubernetes"}
 
 
 def test_what_a_pipeline_is_that_says_nothing(write_project: WriteProject) -> None:
     config = load(write_project, "select: a")
     assert (config.execute, config.stale, config.tests, config.retries) == ("build", "fail", "gate", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "pods", "one_build"),
+    [
+        ("execute: build", None, True),
+        ("execute: per_model", None, False),
+        ("execute: kubernetes", DbtPods(), True),
+        ("execute: kubernetes\nkubernetes: {pods: per_model}", DbtPods(pods="per_model"), False),
+    ],
+)
+def test_where_nodes_run(
+    write_project: WriteProject, text: str, pods: DbtPods | None, one_build: bool
+) -> None:
+    config = load(write_project, f"select: a\n{text}")
+    assert (config.pods, config.one_build) == (pods, one_build)
+
+
+def test_pods_as_people_write_them(write_project: WriteProject) -> None:
+    block = "{image: i, env_from: {secrets: pg}, labels: {team: data}, timeout: 30m, env: {A: b}}"
+    pods = load(write_project, f"select: a\nexecute: kubernetes\nkubernetes: {block}").pods
+    assert pods is not None
+    assert (pods.image, pods.env_from.secrets, pods.env_from.config_maps) == ("i", ("pg",), ())
+    assert (pods.labels, pods.timeout, pods.env) == ({"team": "data"}, timedelta(minutes=30), {"A": "b"})
+    assert DbtPods().env_from == EnvFrom(config_maps=("pipeline-env",), secrets=("warehouse",))
 
 
 @pytest.mark.parametrize("name", ["build", "finished", "tests"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import WriteProject
+from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import ConfigError
 from orrery.config.kubernetes import Job, Spark
 from orrery.config.project import Project
@@ -101,6 +102,51 @@ def application_of(project: Project, block: dict[str, Any], uri: str = "") -> An
     made = render_template(project, spark(block), name="load", labels=LABELS, uri=uri)
     check_spark_application({**made, "metadata": {**made["metadata"], "namespace": "data"}})
     return made
+
+
+def dbt_pod_of(project: Project, block: dict[str, Any]) -> Any:
+    given = {"image": "example/orrery:1", "command": ("python",), "args": ("a", "b")}
+    pods = DbtPods.model_validate(block)
+    made = render_template(project, pods, name="load", labels=LABELS, uri=None, given=given)
+    check_pod(made)
+    return made
+
+
+def test_the_pod_of_dbt(project: Project) -> None:
+    volumes = [{"name": "runs", "mount_path": "/opt/orrery/dbt/target/runs", "claim": "runs"}]
+    block = {"env": {"A": "b: {c}"}, "labels": {"team": "data"}, "volumes": volumes, "service_account": "dbt"}
+    made = dbt_pod_of(project, block)
+    spec = made["spec"]
+    [container] = spec["containers"]
+    assert made["metadata"] == {"name": "load", "labels": {**LABELS, "team": "data"}}
+    assert (container["image"], container["command"]) == ("example/orrery:1", ["python"])
+    assert (container["args"], container["env"]) == (["a", "b"], [{"name": "A", "value": "b: {c}"}])
+    assert container["envFrom"] == [
+        {"configMapRef": {"name": "pipeline-env"}},
+        {"secretRef": {"name": "warehouse"}},
+    ]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("dbt", True)
+    assert spec["activeDeadlineSeconds"] == 6 * 3600 + 60
+    # What dbt writes to goes with the pod, but for what has a volume.
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]} == {
+        "/opt/orrery/dbt/target/runs": "runs",
+        "/var/lib/orrery": "scratch-home",
+        "/tmp": "scratch-tmp",
+    }
+    assert [volume["name"] for volume in spec["volumes"]] == ["runs", "scratch-home", "scratch-tmp"]
+
+
+def test_the_least_of_a_pod_of_dbt(project: Project) -> None:
+    spec = dbt_pod_of(project, {"env_from": {}})["spec"]
+    [container] = spec["containers"]
+    assert "env" not in container
+    assert "envFrom" not in container
+    assert spec["automountServiceAccountToken"] is False
+    # What the cluster's policy "restricted" asks for.
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    context = container["securityContext"]
+    assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (False, {"drop": ["ALL"]})
 
 
 def test_the_pod_of_a_full_job(project: Project) -> None:

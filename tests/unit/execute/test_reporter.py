@@ -12,10 +12,9 @@ import pytest
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, NodeRecord, TaskRecord
 from orrery.execute.ledger import Ledger
-from orrery.execute.node_log import NodeLogs
-from orrery.execute.publisher import Publisher
 from orrery.execute.reporter import Reporter
 from orrery.execute.results import NodeResult
+from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
 from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan
@@ -53,6 +52,7 @@ class Heard:
     def __post_init__(self) -> None:
         node = SimpleNamespace(compiled_code="select 1", compiled_path="target/a.sql")
         self.manifest = SimpleNamespace(nodes={"model.shop.a": node})
+        self.tally = Tally(self)
 
     def add(self, update: Update) -> None:
         self.updates.append(update)
@@ -84,13 +84,14 @@ def reporter_of(
 ) -> Reporter:
     """A reporter of a build that holds all tasks."""
     made = Reporter(
-        cast(Publisher, heard),
-        logs=cast(NodeLogs, heard),
+        heard.tally,
+        logs=heard,
         dbt=cast(Dbt, heard),
         ledger=cast(Ledger, heard),
         descent=Descent(of.tasks),
         left=left or {},
         stale=stale,
+        most=4096,
     )
     made.tries = dict.fromkeys(of.tasks, 3)
     return made
@@ -115,8 +116,8 @@ def test_a_success_has_log_sql_and_result(heard: Heard) -> None:
     assert news.rendered == {"compiled_sql": "select 1"}
     built = "Built by the task 'build' of this run."
     assert heard.logs == {A: (3, [built, "dbt's line", "Compiled SQL: target/a.sql"])}
-    assert reporter.ended == {A: NodeState.SUCCESS}
-    assert not reporter.is_open(A)
+    assert heard.tally.ended == {A: NodeState.SUCCESS}
+    assert not heard.tally.is_open(A)
 
 
 def test_a_warning_is_a_success_with_a_note(heard: Heard) -> None:
@@ -127,7 +128,7 @@ def test_a_warning_is_a_success_with_a_note(heard: Heard) -> None:
 def test_a_failure_carries_what_its_task_shows(heard: Heard) -> None:
     reporter = reporter_of(heard)
     reporter.finished(record(A, "error", "Database Error"))
-    assert reporter.ended == {A: NodeState.FAILED}
+    assert heard.tally.ended == {A: NodeState.FAILED}
     failure = heard.of(A).failure
     assert failure is not None
     assert failure["result"]["message"] == "Database Error"
@@ -156,13 +157,13 @@ def test_whatever_dbt_is_done_with_is_kept(heard: Heard) -> None:
 
 def test_what_dbt_skips_is_given_back_and_may_come_once_more(heard: Heard) -> None:
     reporter = reporter_of(heard)
-    assert not reporter.was_released(B)
+    assert not heard.tally.was_released(B)
     reporter.finished(record(B, "skipped"))
     assert heard.states == {B: NodeState.RELEASED}
-    assert reporter.was_released(B)
-    assert reporter.is_open(B)
+    assert heard.tally.was_released(B)
+    assert heard.tally.is_open(B)
     reporter.finished(record(B, "skipped"))
-    assert not reporter.is_open(B)
+    assert not heard.tally.is_open(B)
 
 
 def test_what_is_left_out_is_skipped_when_all_before_it_is_over(heard: Heard) -> None:

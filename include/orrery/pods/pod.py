@@ -1,0 +1,222 @@
+"""A pod in which dbt runs: how it is made, followed, and ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException
+from kubernetes.client import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+from orrery.config.dbt_pods import IMAGE_VARIABLE, DbtPods
+from orrery.ingest.connections import require
+from orrery.ingest.errors import SetupError, without_secrets
+from orrery.ingest.kubernetes import EXAMPLE, JobOperator
+from orrery.ingest.pods import UnavailableError, failure, in_words
+from orrery.plan.model import Work
+from orrery.pods.order import Order
+from orrery.pods.speech import Listener, for_people
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+COMMAND = ("python", "-m", "orrery.pods.inside")
+_ENDED = ("Succeeded", "Failed")
+_GONE, _NOT_ALLOWED = 404, (401, 403)
+# How long a log may be silent before it is asked for anew, and how long the cluster may be away, in seconds.
+_SILENCE = (10, 60)
+_PATIENCE = 600.0
+_PAUSE = 0.5
+# How long a pod that is deleted may take to end dbt: Kubernetes gives it 30 s.
+_DELETION = 90.0
+
+
+class DbtPod(JobOperator):
+    """A pod with one run of dbt. It is no task: a task makes it and calls `follow`, or `submit` and `resume`.
+
+    :param pods: the pipeline's block
+    :param order: what dbt is to do
+    :param of: what it is for, in words
+    :param listener: takes what the pod tells
+    """
+
+    settings: DbtPods
+
+    def __init__(
+        self, *, pods: DbtPods, order: Order | None, of: str, listener: Listener, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            stage="",
+            nodes=(),
+            work=Work("dbt", pods, of),
+            do_xcom_push=False,
+            # The trigger leaves the log to `cleanup`, which understands it.
+            get_logs=False,
+            logging_interval=None,
+            **kwargs,
+        )
+        self._order, self._listener = order, listener
+        self.problem = ""
+
+    def submit(self, context: Context) -> None:
+        """Start the pod, or find the one of an earlier try; raises TaskDeferred until it has ended."""
+        with _in_words(self.settings.connection):
+            self._ready(context)
+            # What `execute` of the provider does for tasks.
+            self.name = self._set_name(self.name)
+            KubernetesPodOperator.execute_async(self, context)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> None:
+        """Take what the pod has told, and delete it; raises TaskDeferred when it has not ended after all."""
+        self._timed_out = event["status"] == "timeout"
+        with _in_words(self.settings.connection):
+            self._resume(event["namespace"])
+            try:
+                KubernetesPodOperator.trigger_reentry(self, context, event)
+            except AirflowException as error:
+                self.problem = self.problem or str(error)
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
+        """The provider calls it for a pod that has ended before anybody waited."""
+        self.resume(context, event)
+
+    def follow(self, context: Context) -> None:
+        """Run the pod to its end, and pass on what it tells while it runs; then delete it."""
+        with _in_words(self.settings.connection):
+            self._ready(context)
+            request = self.build_pod_request_obj(context)
+            self._end_others(request.metadata.namespace, context)
+            name, namespace = request.metadata.name, request.metadata.namespace
+            self.pod = self.pod_manager.create_pod(request)
+            try:
+                try:
+                    self.await_pod_start(self.pod)
+                except AirflowException:
+                    self._timed_out = True
+                    self.problem = self._problem(self.hook.get_pod(name, namespace))
+                else:
+                    self.problem = self._problem(self._listen(name, namespace))
+            finally:
+                self.end()
+
+    def end(self) -> None:
+        """Delete the pod; dbt gets a moment to cancel its queries. Never raises."""
+        pod: Any = self.pod
+        if pod is None:
+            return
+        try:
+            self.pod_manager.delete_pod(pod)
+        except (ApiException, HTTPError) as error:
+            self.log.warning("The pod %s cannot be deleted: %s", pod.metadata.name, error)
+
+    def cleanup(
+        self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None
+    ) -> None:
+        """Take what the pod has told, before its log goes with it."""
+        if remote_pod and not self._listener.ended:
+            try:
+                for line in self._log(remote_pod.metadata.name, remote_pod.metadata.namespace, follow=False):
+                    self._listener.hear(line.partition(" ")[2])
+            except (ApiException, HTTPError) as error:
+                self.log.warning("The log of the pod cannot be read: %s", error)
+            self.problem = self._problem(remote_pod)
+            # The cluster's events are for pods that could not do their work.
+            self.log_events_on_failure = not self._listener.ended
+        KubernetesPodOperator.cleanup(self, pod, remote_pod, xcom_result, context)
+
+    def _ready(self, context: Context) -> None:
+        require(self.settings.connection, EXAMPLE)
+        self._prepare(self._rendered(context, None))
+
+    def _given(self) -> dict[str, Any]:
+        image = self.settings.image or os.environ.get(IMAGE_VARIABLE)
+        if not image:
+            raise SetupError(
+                "There is no image for the pods of dbt.\n"
+                f"  Set {IMAGE_VARIABLE} for the workers, or image in the pipeline's block kubernetes."
+            )
+        assert self._order is not None
+        return {"image": image, "command": COMMAND, "args": self._order.arguments()}
+
+    def _end_others(self, namespace: str, context: Context) -> None:
+        """Delete what an earlier try has left behind, and wait until dbt has ended there."""
+        selector = self._build_find_pod_label_selector(context, exclude_checked=False)
+        deadline = time.monotonic() + _DELETION
+        while left := self.client.list_namespaced_pod(namespace, label_selector=selector).items:
+            for pod in left:
+                if not pod.metadata.deletion_timestamp:
+                    self.log.info("Deleting the pod of an earlier try: %s", pod.metadata.name)
+                    self.pod_manager.delete_pod(pod)
+            if time.monotonic() > deadline:
+                raise AirflowException(f"The pod {left[0].metadata.name} of an earlier try does not end.")
+            time.sleep(_PAUSE)
+
+    def _listen(self, name: str, namespace: str) -> Any:
+        """Pass on the lines of the log until the pod has ended; returns the pod as it is then."""
+        deadline = time.monotonic() + _PATIENCE
+        last = ""
+        while True:
+            try:
+                pod = self.hook.get_pod(name, namespace)
+                for line in self._log(name, namespace, follow=True):
+                    deadline = time.monotonic() + _PATIENCE
+                    stamp, _, text = line.partition(" ")
+                    if stamp > last:
+                        last = stamp
+                        self._listener.hear(text)
+                deadline = time.monotonic() + _PATIENCE
+                # Only now: what it said last is read.
+                if pod.status.phase in _ENDED:
+                    return pod
+            except (ApiException, HTTPError) as error:
+                status = error.status if isinstance(error, ApiException) else None
+                if status == _GONE:
+                    raise AirflowException(
+                        f"The pod {name} is gone: it was deleted, or its machine."
+                    ) from None
+                if status in _NOT_ALLOWED or time.monotonic() > deadline:
+                    raise
+                self.log.debug("The log of the pod is interrupted: %s", error)
+            time.sleep(_PAUSE)
+
+    def _log(self, name: str, namespace: str, *, follow: bool) -> Iterator[str]:
+        """Lines of the log, each with its time before it."""
+        answer = self.client.read_namespaced_pod_log(
+            name,
+            namespace,
+            container=self.base_container_name,
+            follow=follow,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=_SILENCE,
+        )
+        try:
+            for raw in answer:
+                yield raw.decode("utf-8", errors="backslashreplace").rstrip("\n")
+        finally:
+            answer.release_conn()
+
+    def _problem(self, pod: Any) -> str:
+        """Why the pod has not succeeded; empty when it has."""
+        if pod.status.phase == "Succeeded":
+            return ""
+        timeout = self.settings.timeout if self._timed_out or pod.status.phase == "Pending" else None
+        told = failure(self.client, pod, self.base_container_name, self.work.of, timeout)
+        return without_secrets(for_people(told))
+
+
+@contextmanager
+def _in_words(connection: str) -> Iterator[None]:
+    """Errors of the cluster's client in words for users; AirflowException when another try may help."""
+    try:
+        yield
+    except (ApiException, ConfigException, HTTPError) as error:
+        told = in_words(error, connection)
+        again = isinstance(told, UnavailableError)
+        raise (AirflowException if again else SetupError)(without_secrets(str(told))) from error

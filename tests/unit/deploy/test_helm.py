@@ -1,0 +1,172 @@
+"""The values for Airflow's Helm chart: what the chart knows, and Airflow's settings as in the image."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from orrery.config.dbt_pods import IMAGE_VARIABLE
+from orrery.deploy.settings import settings
+
+ROOT = Path(__file__).resolve().parents[3]
+HELM = ROOT / "deploy" / "helm"
+FILES = ("values.yaml", "git-sync.yaml")
+CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
+# The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below
+# those that end with * everything is for Kubernetes or for Airflow.
+CHART = "1.22.0"
+PROBES = (
+    *(f"{part}.livenessProbe" for part in ("dagProcessor", "scheduler", "triggerer", "workers")),
+    *("apiServer.startupProbe", "scheduler.startupProbe"),
+)
+KNOWN = {
+    *("airflowHome", "airflowVersion", "config.*", "env.*", "executor", "extraEnvFrom"),
+    *("apiSecretKeySecretName", "data.metadataSecretName", "fernetKeySecretName", "jwtSecretName"),
+    *("fullnameOverride", "gid", "uid"),
+    *("apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*", "apiServer.replicas"),
+    *(f"{part}.resources.*" for part in ("apiServer", "dagProcessor", "migrateDatabaseJob", "scheduler")),
+    *("triggerer.resources.*", "workers.celery.resources.*"),
+    *("createUserJob.enabled", "dagProcessor.enabled", "migrateDatabaseJob.enabled", "triggerer.enabled"),
+    *("postgresql.enabled", "redis.enabled", "statsd.enabled", "scheduler.replicas"),
+    *("dags.mountPath", "dags.persistence.enabled"),
+    *(f"dags.gitSync.{key}" for key in ("credentialsSecret", "depth", "enabled", "period", "ref", "repo")),
+    "dags.gitSync.subPath",
+    *(f"images.airflow.{key}" for key in ("pullPolicy", "repository", "tag")),
+    *("logs.persistence.enabled", "logs.persistence.size", "triggerer.persistence.enabled"),
+    *("securityContexts.pod.*", "securityContexts.containers.*"),
+    *(
+        f"{probe}.{key}"
+        for probe in PROBES
+        for key in ("command.*", "enabled", "failureThreshold", "initialDelaySeconds", "periodSeconds")
+    ),
+    *(f"{probe}.timeoutSeconds" for probe in PROBES),
+    *(f"workers.celery.{key}" for key in ("env.*", "replicas", "persistence.enabled")),
+    *(
+        f"workers.celery.keda.{key}"
+        for key in ("cooldownPeriod", "enabled", "maxReplicaCount", "minReplicaCount", "pollingInterval")
+    ),
+    "workers.celery.terminationGracePeriodSeconds",
+}
+# What Airflow needs in a cluster beside what the image says.
+OF_CLUSTER = {
+    ("logging", "base_log_folder"),
+    ("core", "auth_manager"),
+    ("core", "simple_auth_manager_users"),
+    ("core", "simple_auth_manager_passwords_file"),
+    ("celery", "worker_concurrency"),
+}
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((HELM / name).read_bytes())
+
+
+def paths(values: Any, path: str = "") -> Iterator[str]:
+    """The paths of all values; items of lists have no name of their own."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from paths(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(values, list):
+        for value in values:
+            yield from paths(value, f"{path}.-")
+    else:
+        yield path
+
+
+def unknown(values: Any) -> set[str]:
+    """The paths that are not among those of the chart."""
+    open_ended = tuple(key.removesuffix("*") for key in KNOWN if key.endswith(".*"))
+    return {path for path in paths(values) if path not in KNOWN and not path.startswith(open_ended)}
+
+
+def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm merges two files."""
+    both = {
+        key: merged(values[key], value) if isinstance(value, dict) and key in values else value
+        for key, value in over.items()
+    }
+    return values | both
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_chart_knows_all_keys(name: str) -> None:
+    assert unknown(read(name)) == set()
+
+
+def test_every_known_key_is_in_use() -> None:
+    used = {path for name in FILES for path in paths(read(name))}
+    unused = {key for key in KNOWN if key not in used and not any(p.startswith(key[:-1]) for p in used)}
+    # Not every part has every key of a probe.
+    assert {key for key in unused if "Probe" not in key} == set()
+
+
+def test_a_misspelt_key_is_noticed() -> None:
+    values = merged(
+        read("values.yaml"), {"scheduler": {"replica": 2}, "workers": {"keda": {"enabled": True}}}
+    )
+    assert unknown(values) == {"scheduler.replica", "workers.keda.enabled"}
+
+
+def test_airflow_has_the_settings_of_the_image() -> None:
+    config = read("values.yaml")["config"]
+    expected = settings(Path("/opt/orrery"))
+    found = {(section, key): str(value) for section, keys in config.items() for key, value in keys.items()}
+    wanted = {(section, key): value for section, keys in expected.items() for key, value in keys.items()}
+    for place in OF_CLUSTER:
+        wanted.pop(place, None)
+    assert {place: value for place, value in found.items() if place not in OF_CLUSTER} == wanted
+    assert found.keys() >= OF_CLUSTER
+
+
+def test_health_checks_are_those_of_the_image() -> None:
+    values = read("values.yaml")
+    parts = {"scheduler": "scheduler", "dagProcessor": "dag-processor", "triggerer": "triggerer"}
+    for part, component in {**parts, "workers": "worker"}.items():
+        assert values[part]["livenessProbe"]["command"] == ["python", "-m", "orrery.deploy.health", component]
+
+
+@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
+def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
+    values: dict[str, Any] = {}
+    for name in files:
+        values = merged(values, read(name))
+    env = {each["name"]: each["value"] for each in values["env"]}
+    image = values["images"]["airflow"]
+    assert env[IMAGE_VARIABLE] == f"{image['repository']}:{image['tag']}"
+    # The image's own airflow.cfg is another one.
+    assert env["AIRFLOW_CONFIG"] == f"{values['airflowHome']}/airflow.cfg"
+    assert "namespace=orrery" in env["AIRFLOW_CONN_KUBERNETES_DEFAULT"]
+    assert values["fullnameOverride"] in env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+    if values["dags"]["gitSync"]["enabled"]:
+        assert values["config"]["core"]["dags_folder"].startswith(f"{env['ORRERY_PROJECT_DIR']}/")
+    # No password in plain text, and none that workers cannot do without.
+    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in values["workers"]["celery"]["env"]}
+    assert all(secret["optional"] for secret in secrets.values())
+
+
+@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
+def test_the_whole_schema_of_the_chart(files: tuple[str, ...]) -> None:
+    folder = os.environ.get(CHART_FOLDER)
+    if not folder:
+        pytest.skip(
+            f"set {CHART_FOLDER} to the folder of Airflow's chart, such as that of `helm pull --untar`"
+        )
+    chart = yaml.safe_load(Path(folder, "Chart.yaml").read_bytes())
+    schema = json.loads(Path(folder, "values.schema.json").read_bytes())
+    values = yaml.safe_load(Path(folder, "values.yaml").read_bytes())
+    for name in files:
+        values = merged(values, read(name))
+    checker = jsonschema.validators.validator_for(schema)(schema)
+    found = [f"{'.'.join(map(str, error.path))}: {error.message}" for error in checker.iter_errors(values)]
+    assert found == []
+    assert chart["version"].split(".")[:2] == CHART.split(".")[:2]
+    # And it would notice.
+    values["scheduler"]["replica"] = 2
+    assert [error.message for error in checker.iter_errors(values)]

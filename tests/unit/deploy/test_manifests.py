@@ -1,0 +1,93 @@
+"""The plain manifests: what Kubernetes' own schemas say of them, and whether they fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from orrery.config.dbt_pods import DbtPods
+from services.kubernetes_checks import VERSION
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDER = ROOT / "deploy" / "kubernetes"
+KUSTOMIZATION = "kustomization.yaml"
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != KUSTOMIZATION)
+# What the client of pods asks for: resource and verb.
+NEEDED = {
+    *(("pods", verb) for verb in ("create", "delete", "get", "list", "patch")),
+    ("pods/log", "get"),
+    *(("events", verb) for verb in ("list", "watch")),
+}
+
+
+def objects(path: Path) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(path.read_bytes()) if each]
+
+
+def one(name: str) -> dict[str, Any]:
+    """The object of a file."""
+    [path] = FOLDER.rglob(name)
+    [found] = objects(path)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_kubernetes_knows_it(path: Path) -> None:
+    for each in objects(path):
+        kubernetes_validate.validate(each, VERSION, strict=True)
+
+
+def test_a_mistake_is_noticed() -> None:
+    role = one("role.yaml")
+    role["rules"][0]["verb"] = ["get"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(role, VERSION, strict=True)
+
+
+def resources(folder: Path) -> set[Path]:
+    """All files that a kustomization leads to."""
+    found: set[Path] = set()
+    for name in yaml.safe_load((folder / KUSTOMIZATION).read_bytes())["resources"]:
+        path = (folder / name).resolve()
+        assert path.exists(), f"{folder.name}/{KUSTOMIZATION}: there is no {name}"
+        found |= resources(path) if path.is_dir() else {path}
+    return found
+
+
+def test_kustomize_finds_everything_but_the_secrets() -> None:
+    assert resources(FOLDER) == {path for path in FILES if path.name != "secrets.example.yaml"}
+
+
+def test_the_role_gives_what_pods_need_and_no_more() -> None:
+    rules = one("role.yaml")["rules"]
+    given = {(what, verb) for rule in rules for what in rule["resources"] for verb in rule["verbs"]}
+    assert given == NEEDED
+    binding, role = one("role-binding.yaml"), one("role.yaml")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["metadata"]["namespace"] == role["metadata"]["namespace"] == "orrery"
+
+
+def test_no_secret_has_a_value() -> None:
+    secrets = objects(FOLDER / "secrets.example.yaml")
+    assert all(value == "" for secret in secrets for value in secret["stringData"].values())
+
+
+def test_the_pods_find_what_they_read() -> None:
+    env_from = DbtPods().env_from
+    assert env_from.config_maps == (one("pipeline-env.yaml")["metadata"]["name"],)
+    secrets = objects(FOLDER / "secrets.example.yaml")
+    of_pods = {each["metadata"]["name"] for each in secrets if each["metadata"]["namespace"] == "orrery"}
+    assert of_pods == set(env_from.secrets)
+
+
+def test_the_charts_secrets_are_among_the_examples() -> None:
+    values = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml").read_bytes())
+    names = {values[key] for key in ("fernetKeySecretName", "jwtSecretName", "apiSecretKeySecretName")}
+    names |= {values["data"]["metadataSecretName"]}
+    names |= {volume["secret"]["secretName"] for volume in values["apiServer"]["extraVolumes"]}
+    names |= {each["valueFrom"]["secretKeyRef"]["name"] for each in values["workers"]["celery"]["env"]}
+    assert names <= {each["metadata"]["name"] for each in objects(FOLDER / "secrets.example.yaml")}
