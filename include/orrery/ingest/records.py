@@ -79,29 +79,35 @@ def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[lis
         header = first.removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         raise FileError(name, "the header is not valid UTF-8", "Set csv: encoding.", line) from None
-    fields = None if "\r" in header or "\0" in header else _fields(header, dialect)
-    if fields is None:
+    found = None if "\r" in header or "\0" in header else fields(header, dialect)
+    if found is None:
         raise FileError(name, "the header is no record of one line", "Check quotes and line ends.", line)
-    return [field.strip() for field in fields], chain([rest], text), line + 1
+    return [(field or "").strip() for field in found], chain([rest], text), line + 1
 
 
-def _fields(record: str, dialect: Dialect) -> list[str] | None:
-    """The fields of a record of one line as COPY reads them, or None when a quote stays open."""
-    fields, field, quoted, at = [], "", False, 0
+def fields(record: str, dialect: Dialect) -> list[str | None] | None:
+    """The fields of a record as COPY reads them, or None when a quote stays open.
+
+    As there, a field with nothing in it, not even quotes, is None.
+    """
+    found: list[str | None] = []
+    field: str | None = None
+    quoted, at = False, 0
     while at < len(record):
         char, following = record[at], record[at + 1 : at + 2]
         if quoted and char == dialect.escape and following and following in (dialect.quote, dialect.escape):
-            field += following
+            field = (field or "") + following
             at += 1
         elif char == dialect.quote:
             quoted = not quoted
+            field = field or ""
         elif char == dialect.delimiter and not quoted:
-            fields.append(field)
-            field = ""
+            found.append(field)
+            field = None
         else:
-            field += char
+            field = (field or "") + char
         at += 1
-    return None if quoted else [*fields, field]
+    return None if quoted else [*found, field]
 
 
 class Records:
