@@ -64,8 +64,8 @@ def add_cosmos(root: Path) -> None:
 
 
 def add_plugins(root: Path) -> None:
-    """Give the project in `root` the modules of DAGs; Airflow finds them if they are there at its start."""
-    (root / "plugins").mkdir()
+    """Add the modules of DAGs to a copy of Airflow's plugins: the folder of AIRFLOW__CORE__PLUGINS_FOLDER."""
+    shutil.copytree(root / "include" / "plugins", root / "plugins")
     shutil.copy(Path(__file__).with_name("triggerer_variant.py"), root / "plugins")
 
 

@@ -166,6 +166,7 @@ def make_project(root: Path, nodes: int) -> None:
         "ORRERY_PROJECT_DIR": str(root),
         "ORRERY_STATE_DIR": str(root / ".orrery"),
         "ORRERY_PORT": str(find_free()),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
         "PYTHONPATH": str(root / "include"),
     }
 

@@ -31,10 +31,14 @@ FOREIGN = (
     "DBT_PROFILES_DIR",
     "DBT_TARGET",
     "ORRERY_DBT_PACKAGES",
+    "ORRERY_ELEMENTARY",
     "ORRERY_PROJECT_DIR",
     "ORRERY_TARGET",
     "ORRERY_TARGET_PATH",
 )
+
+# No test fetches dbt packages, but those that have a hub of their own: here nobody listens.
+NO_HUB = {"DBT_PACKAGE_HUB_URL": "http://127.0.0.1:9/"}
 
 # Parsing needs no database: nothing listens at this address.
 BASE = {
@@ -61,6 +65,8 @@ def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.path.relative_to(Path(__file__).parent).parts[0] in ("unit", "integrity"):
         for name in FOREIGN:
             monkeypatch.delenv(name, raising=False)
+        for name, value in NO_HUB.items():
+            monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

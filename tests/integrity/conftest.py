@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import FOREIGN
+from conftest import FOREIGN, NO_HUB
 from orrery.config.project import Project
 from orrery.manifest.build import build_manifests
 
@@ -31,8 +31,16 @@ def shipped_target(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in FOREIGN:
             patch.delenv(name, raising=False)
         patch.setenv("ORRERY_TARGET_PATH", str(target))
+        without_packages(patch, target)
         assert build_manifests(Project(ROOT), silent).errors == {}
     return target
+
+
+def without_packages(patch: pytest.MonkeyPatch, target: Path) -> None:
+    """Whatever packages the developer has installed, and whatever hub can be reached: there are none."""
+    patch.setenv("ORRERY_DBT_PACKAGES", str(target / "no_packages"))
+    for name, value in NO_HUB.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,7 @@ def shipped(shipped_target: Path) -> Iterator[Any]:
         for name in FOREIGN:
             patch.delenv(name, raising=False)
         patch.setenv("ORRERY_TARGET_PATH", str(shipped_target))
+        without_packages(patch, shipped_target)
         yield load(ROOT)
 
 

@@ -12,14 +12,26 @@ Graph = dict[str, set[str]]
 Manifest = Mapping[str, Any]
 
 
-def expected_graph(manifest: Manifest, tag: str, tests: str, execute: str = "build") -> Graph:
-    """Task ids, and what each waits for, of a pipeline with `select: tag:<tag>` and `tests: <tests>`."""
+def expected_graph(
+    manifest: Manifest, tag: str, tests: str, execute: str = "build", published: tuple[str, ...] = ()
+) -> Graph:
+    """Task ids, and what each waits for, of a pipeline with `select: tag:<tag>` and `tests: <tests>`.
+
+    :param published: what it publishes, in this order
+    """
     graph = _Expected(manifest, tag).graph(tests)
+    # Whatever becomes of the others, and one after the other.
+    before = graph.keys() - set().union(*graph.values())
+    for name in published:
+        graph[f"publish.{name}"] = before
+        before = {f"publish.{name}"}
     if execute == "build":
         # One task runs dbt, so no other may begin before it: those that would are made to wait for it.
         # Only data comes in before.
         ingests = {task for task in graph if task.startswith("ingest.")}
         beginnings = {task for task, parents in graph.items() if parents <= ingests} - ingests
+        # What is held back by a failure ends before the build does.
+        beginnings |= {f"publish.{name}" for name in published[:1]}
         graph = {
             task: parents | ({"build"} if task in beginnings else set()) for task, parents in graph.items()
         }

@@ -69,7 +69,10 @@ def test_the_settings_of_the_shipped_dag(shipped: Any) -> None:
     # dbt's group of the pipeline and of all its nodes, by the name of its owner.
     assert {task.owner for task in nodes} == {"Analytics Team"}
     rules = {task.task_id: task.trigger_rule for task in dag.tasks if task.trigger_rule != "none_failed"}
-    assert rules == {"build": TriggerRule.ALL_DONE}
+    published = {f"publish.{name}" for name in ("docs", "artifacts", "elementary")}
+    # Airflow's rule of a teardown, which is what a task that publishes is.
+    teardown = dict.fromkeys(published, TriggerRule.ALL_DONE_SETUP_SUCCESS)
+    assert rules == {"build": TriggerRule.ALL_DONE} | teardown
     assert {task.retries for task in nodes} == {0}
     assert {task.pool for task in dag.tasks} == {"default_pool"}
     # A build whose process was killed goes on, whatever the pipeline says of its nodes.
@@ -92,7 +95,7 @@ def test_the_trigger_form(shipped: Any) -> None:
     # What the form offers is what a run understands.
     assert tuple(params) == OPTIONS
     assert RunOptions.from_params(params) == RunOptions()
-    stages = ["seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests"]
+    stages = ["seed", "source_freshness", "source_tests", "staging", "snapshot", "core", "tests", "publish"]
     schema = params.get_param("skip_stages").schema
     assert (schema["type"], schema["items"]) == ("array", {"type": "string", "enum": stages})
     assert params.get_param("full_refresh").schema["type"] == "boolean"
@@ -265,9 +268,12 @@ def test_one_pipeline_after_another(copy: Project) -> None:
     first, second, third = (dags[name] for name in ("booking_analytics", "second", "third"))
     finished = first.get_task("finished")
     assert finished.outlets == [Asset("orrery_booking_analytics", uri="orrery://pipeline/booking_analytics")]
-    leaves = {task.task_id for task in first.tasks if task.downstream_task_ids == {"finished"}}
+    published = {task.task_id for task in first.tasks if task.task_id.startswith("publish.")}
+    leaves = {task.task_id for task in first.tasks if task.downstream_task_ids - published == {"finished"}}
     assert finished.upstream_task_ids == leaves
-    assert {task.task_id for task in first.tasks if not task.downstream_task_ids} == {"finished"}
+    last = {task.task_id for task in first.tasks if not task.downstream_task_ids}
+    # Nothing waits for what is published.
+    assert {task_id for task_id in last if not task_id.startswith("publish.")} == {"finished"}
     # It succeeds only when nothing has failed.
     assert finished.trigger_rule == TriggerRule.NONE_FAILED
     assert assets(second) == {"orrery://pipeline/booking_analytics"}

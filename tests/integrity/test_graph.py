@@ -88,7 +88,29 @@ def test_the_shipped_pipeline(shipped: Any, manifest: dict[str, Any]) -> None:
     settings = yaml.safe_load((ROOT / "dbt/pipelines/booking_analytics.yml").read_text())
     assert (settings["tests"], settings.get("execute", "build")) == ("gate", "build")
     dag = shipped.dags["booking_analytics"]
-    assert differences(expected_graph(manifest, TAG, "gate"), graph_of(dag)) == []
+    expected = with_publish(expected_graph(manifest, TAG, "gate"), EXECUTE["build"], elementary=True)
+    assert differences(expected, graph_of(dag)) == []
+
+
+def with_publish(graph: Graph, build: set[str], *, elementary: bool) -> Graph:
+    """The graph of a pipeline that publishes docs and artifacts, too."""
+    last = graph.keys() - set().union(*graph.values())
+    tasks = {"publish.docs": last | build, "publish.artifacts": {"publish.docs"}}
+    return graph | tasks | ({"publish.elementary": last | build} if elementary else {})
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "tag", "published"),
+    [
+        ("events_batch", "events", ("docs",)),
+        ("sales_marketing", "sales_marketing", ("docs", "artifacts")),
+    ],
+)
+def test_the_shipped_pipelines_that_publish(
+    shipped: Any, manifest: dict[str, Any], pipeline: str, tag: str, published: tuple[str, ...]
+) -> None:
+    expected = expected_graph(manifest, tag, "gate", published=published)
+    assert differences(expected, graph_of(shipped.dags[pipeline])) == []
 
 
 @pytest.mark.parametrize("execute", EXECUTE)
@@ -219,22 +241,19 @@ def test_the_comparison_notices_a_change_of_the_lineage(shipped: Any, manifest: 
 def test_what_is_published_decides_nothing_about_a_run(
     copy: Project, manifest: dict[str, Any], execute: str
 ) -> None:
-    text = f"select: tag:forex\nexecute: {execute}\npublish: {{}}\n"
+    text = f"select: tag:forex\nexecute: {execute}\npublish: {{elementary: true}}\n"
     after = "select: tag:events\nschedule: {after: [published]}\n"
     write_files(copy.root, {"dbt/pipelines/published.yml": text, "dbt/pipelines/after.yml": after})
     assert build_manifests(copy, silent).errors == {}
     dag = load(copy.root).dags["published"]
     expected = expected_graph(manifest, "forex", "gate", execute)
     last = expected.keys() - set().union(*expected.values())
-    expected |= {
-        # What comes after the pipeline does not wait for it.
-        "finished": last,
-        "publish.docs": last | EXECUTE[execute],
-        "publish.artifacts": {"publish.docs"},
-    }
+    expected = with_publish(expected, EXECUTE[execute], elementary=True)
+    # What comes after the pipeline does not wait for it.
+    expected["finished"] = last
     assert differences(expected, graph_of(dag)) == []
     teardowns = {task.task_id for task in dag.tasks if task.is_teardown and not task.on_failure_fail_dagrun}
-    assert teardowns == {"publish.docs", "publish.artifacts"}
+    assert teardowns == {"publish.docs", "publish.artifacts", "publish.elementary"}
     # As the scheduler has it.
     scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     assert {task.task_id for task in scheduled.tasks if task.is_teardown} == teardowns

@@ -28,29 +28,68 @@ PARTS = {
     "ingest": {"config", "plan", "execute"},
     # It writes to the same stores as ingestions do.
     "publish": {"config", "manifest", "plan", "execute", "ingest"},
-    "render": {"config", "manifest", "plan", "execute", "ingest", "publish"},
+    # It tells what tasks have told in their XComs, through the same connections as ingestions.
+    "alert": {"config", "manifest", "execute", "ingest"},
+    "render": {"config", "manifest", "plan", "execute", "ingest", "publish", "alert"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
+    # The image takes the local stack's settings and roles.
+    "deploy": {"config", "local"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
     "cli": {"config", "manifest", "local", "execute"},
+    # The pages in Airflow show what all the others know, and what a run has left; they change nothing.
+    "pages": {"config", "manifest", "plan", "execute", "publish"},
 }
-WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert"}
+WITH_AIRFLOW = {"render", "execute", "ingest", "publish", "alert", "pages"}
 # Single modules in place of a whole part.
 ONLY = {
-    ("execute", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.profile", "orrery.manifest.store"},
+    ("execute", "manifest"): {
+        "orrery.manifest",
+        "orrery.manifest.dbt",
+        "orrery.manifest.packages",
+        "orrery.manifest.profile",
+        "orrery.manifest.store",
+    },
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model", "orrery.plan.objects"},
+    ("deploy", "config"): {"orrery.config.project"},
+    ("deploy", "local"): {"orrery.local.layout", "orrery.local.roles", "orrery.local.settings"},
     ("local", "config"): {"orrery.config.errors"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
-    ("publish", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.store"},
+    ("publish", "manifest"): {
+        "orrery.manifest.dbt",
+        "orrery.manifest.packages",
+        "orrery.manifest.profile",
+        "orrery.manifest.store",
+    },
+    ("alert", "manifest"): {"orrery.manifest.dbt", "orrery.manifest.store"},
+    ("alert", "execute"): {
+        "orrery.execute.ending",
+        "orrery.execute.options",
+        "orrery.execute.results",
+        "orrery.execute.run_folder",
+    },
+    ("alert", "ingest"): {"orrery.ingest.connections"},
     ("publish", "execute"): {
         "orrery.execute",
+        "orrery.execute.elementary",
+        "orrery.execute.ending",
         "orrery.execute.options",
         "orrery.execute.results",
         "orrery.execute.run_folder",
     },
     ("publish", "ingest"): {"orrery.ingest.errors", "orrery.ingest.stores"},
-    ("cli", "execute"): {"orrery.execute.node_runs", "orrery.execute.options", "orrery.execute.results"},
+    ("cli", "execute"): {
+        "orrery.execute",
+        "orrery.execute.history",
+        "orrery.execute.node_runs",
+        "orrery.execute.options",
+        "orrery.execute.results",
+    },
+    ("pages", "manifest"): {"orrery.manifest.profile", "orrery.manifest.store"},
+    ("pages", "plan"): {"orrery.plan.planner"},
+    ("pages", "execute"): {"orrery.execute", "orrery.execute.history", "orrery.execute.node_runs"},
+    ("pages", "publish"): {"orrery.publish.reader", "orrery.publish.target"},
 }
 
 
@@ -144,6 +183,7 @@ def test_only_what_runs_counts_as_an_import_of_dbt(tmp_path: Path) -> None:
         ("execute/x.py", "from orrery.render import load_dags"),
         ("execute/x.py", "from orrery.manifest.build import build_manifests"),
         ("execute/x.py", "from orrery.plan.planner import plan_pipeline"),
+        ("pages/x.py", "from orrery.manifest.dbt import Dbt"),
     ],
 )
 def test_an_import_the_wrong_way_is_found(tmp_path: Path, file: str, text: str) -> None:
@@ -176,7 +216,11 @@ print("\\n" + json.dumps({"dags": dags, "dbt": dbt, "calls": calls}))
 def probe(target: Path, mode: str) -> dict[str, list[str]]:
     """Load dags/orrery.py in a process of its own."""
     env = {key: value for key, value in os.environ.items() if key not in FOREIGN}
-    env |= {"ORRERY_TARGET_PATH": str(target), "PYTHONPATH": str(ROOT / "include")}
+    env |= {
+        "ORRERY_TARGET_PATH": str(target),
+        "ORRERY_DBT_PACKAGES": str(target / "no_packages"),
+        "PYTHONPATH": str(ROOT / "include"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROBE, mode, str(ROOT / "dags" / "orrery.py")],
         env=env,

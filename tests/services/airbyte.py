@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 from uuid import NAMESPACE_DNS, uuid5
 
 import psycopg2
 from psycopg2.sql import SQL, Identifier, Literal
+
+from services.service import Service
 
 API = "/api/public/v1"
 TOKEN = "stand-in-token"
@@ -44,7 +45,7 @@ class Job:
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
-class AirbyteServer:
+class AirbyteServer(Service):
     """An Airbyte whose connections load folders.
 
     :param connections: by the names of connections in Airbyte folders with a <stream>.csv each; columns are
@@ -105,14 +106,6 @@ class AirbyteServer:
         self.release()
         self._server.shutdown()
         self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def start(self, connection: str) -> Job | None:
         """Begin a sync; None when one is running."""

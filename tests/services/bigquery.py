@@ -12,8 +12,7 @@ import time
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 import httpx
@@ -21,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from orrery.local.ports import find_free
+from services.service import Service
 
 PROJECT = "orrery-stand-in"
 # The emulator, which misses that a table with declared columns may be made of a query in parentheses; that is
@@ -45,7 +45,7 @@ _META = {
 }
 
 
-class BigQueryServer:
+class BigQueryServer(Service):
     """A BigQuery in a process of its own; what it holds is gone with `close`."""
 
     def __init__(self) -> None:
@@ -132,14 +132,6 @@ class BigQueryServer:
             self._process.kill()
             self._process.wait()
         self._home.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _wait(self) -> None:
         """Wait until it answers."""

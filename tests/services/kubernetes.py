@@ -12,16 +12,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 from services.kubernetes_checks import StatusError, check_pod, check_spark_application, selected
 from services.kubernetes_http import HttpServer
 from services.kubernetes_pods import Cluster, Json, Pod
+from services.service import Service
 
 Key = tuple[str, str]
 
 
-class KubernetesServer:
+class KubernetesServer(Service):
     """A cluster of one machine.
 
     :param folder: where containers run, and what local:/// stands for
@@ -89,12 +89,6 @@ class KubernetesServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def running(self) -> list[str]:

@@ -7,8 +7,7 @@ import logging
 import threading
 from functools import partial
 from http.server import ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import boto3
@@ -18,12 +17,14 @@ from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.storage import Storage
 from moto.server import ThreadedMotoServer
 
+from services.service import Service
+
 _KEYS = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in-secret"}
 REGION = "us-east-1"
 
 
-class _Server:
-    """What both have in common: they are up until `close`."""
+class _Server(Service):
+    """What both have in common."""
 
     def __init__(self, *connections: str) -> None:
         self._connections = connections
@@ -34,14 +35,6 @@ class _Server:
 
     def close(self) -> None:
         raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class S3Server(_Server):

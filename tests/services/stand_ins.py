@@ -10,9 +10,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from orrery.config.loader import load_pipelines
+from orrery.config.project import Project
+from orrery.manifest.alerts import alert_connections
+from orrery.manifest.store import ManifestStore
 from services.airbyte import AirbyteServer
 from services.kubernetes import KubernetesServer
 from services.object_store import GcsServer, S3Server
+from services.slack import SlackServer
 
 # Connections of Airflow by their ids, each as the body of a request to its API.
 Connections = dict[str, dict[str, Any]]
@@ -20,6 +25,8 @@ Connections = dict[str, dict[str, Any]]
 Warehouse = Mapping[str, str]
 
 INBOX, LAKE, LAKE_FOLDER = "orrery-events", "orrery-lake", "raw"
+# What pipelines publish to.
+WEBSITE, REPORTS = "orrery-docs", "sales-marketing-dev"
 IMAGE = "orrery-events:latest"
 DATA = Path("tests/services/data")
 
@@ -65,6 +72,7 @@ class Events:
             )
             self.s3.create(INBOX)
             self.gcs.create(LAKE)
+            self.gcs.create(WEBSITE)
             for path in sorted((root / DATA / "events").glob("*.jsonl")):
                 if inbox(path.name):
                     self.s3.put(INBOX, f"incoming/{path.name}", path.read_bytes())
@@ -89,12 +97,40 @@ class Events:
 
 @contextmanager
 def serve(pipeline: str, root: Path, warehouse: Warehouse) -> Iterator[Connections | None]:
-    """Start what `pipeline` reaches; None when it reaches nothing."""
+    """Start what `pipeline` reaches, Slack too; None when it reaches nothing.
+
+    At the end, what it has told Slack is printed.
+    """
+    project = Project(root)
+    config = load_pipelines(project).get(pipeline).config
+    told = alert_connections(config, ManifestStore(project).read(pipeline))
+    with _serve(pipeline, root, warehouse) as connections:
+        if not told:
+            yield connections
+            return
+        with SlackServer() as slack:
+            kinds = {
+                "slack": slack.connections()["slack_default"],
+                "http": slack.connections()["alert_service"],
+            }
+            alerts = {name: {**kinds[kind], "connection_id": name} for name, kind in told.items()}
+            yield (connections or {}) | alerts
+            for call in slack.calls:
+                where = call.body.get("channel", "")
+                print(f"{call.method} {where}: {call.body['text']}")
+
+
+@contextmanager
+def _serve(pipeline: str, root: Path, warehouse: Warehouse) -> Iterator[Connections | None]:
     match pipeline:
         case "sales_marketing":
             folder = root / DATA / "sales_marketing"
-            with AirbyteServer({"sales_marketing": folder}, dsn=warehouse["loader"]) as airbyte:
-                yield airbyte.connections()
+            with (
+                AirbyteServer({"sales_marketing": folder}, dsn=warehouse["loader"]) as airbyte,
+                GcsServer("google_reports") as gcs,
+            ):
+                gcs.create(REPORTS)
+                yield airbyte.connections() | gcs.connections()
         case "events_batch" | "events_integration":
             with Events(root, warehouse) as events:
                 yield events.connections()

@@ -42,6 +42,14 @@ class Airflow:
         """The HTTP status of the answer to GET <path>, which the web interface asks for."""
         return self._http.get(path).status_code
 
+    def ask(self, path: str, query: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """Status and content of the answer to GET <path>, whatever it is; 0 for one that breaks off."""
+        try:
+            answer = self._http.get(path, params=query)
+        except httpx.TransportError:
+            return 0, b""
+        return answer.status_code, answer.content
+
     def pages(self, path: str, key: str) -> list[Json]:
         """All entries of a list that comes in pages."""
         found: list[Json] = []

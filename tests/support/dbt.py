@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 # Commands come in as lines of JSON; what became of their nodes goes out so.
 _SERVE = """
@@ -21,9 +21,10 @@ from orrery.execute.results import read_results
 from orrery.manifest.dbt import Dbt
 
 dbt = Dbt(Project.find())
-print(json.dumps({"nodes": {uid: [node.schema, node.alias, node.config.materialized]
-    for uid, node in dbt.manifest.nodes.items() if node.resource_type in ("model", "seed", "snapshot")}}),
-    file=answers, flush=True)
+print(json.dumps({"nodes": {
+    uid: [f"{node.schema}.{node.alias}", str(node.config.materialized), list(node.columns)]
+    for uid, node in dbt.manifest.nodes.items() if node.resource_type in ("model", "seed", "snapshot")
+}}), file=answers, flush=True)
 for line in sys.stdin:
     command, arguments = json.loads(line)
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
@@ -38,11 +39,16 @@ for line in sys.stdin:
 """
 
 
-class DbtSession:
-    """dbt on a project; the commands of one session share its manifest.
+class Node(NamedTuple):
+    """A model, seed or snapshot: `<schema>.<name>`, how it is materialized, and its declared columns."""
 
-    `nodes` are schema, name and materialization of models, seeds and snapshots, by their unique ids.
-    """
+    table: str
+    kind: str
+    columns: list[str]
+
+
+class DbtSession:
+    """dbt on a project; the commands of one session share its manifest, which has `nodes` by unique id."""
 
     def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -57,12 +63,12 @@ class DbtSession:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.nodes: dict[str, tuple[str, str, str]] = {}
+        self.nodes: dict[str, Node] = {}
 
     def run(self, *command: str, **arguments: Any) -> dict[str, str]:
         """Run a command; the statuses of its nodes by unique id. Fails with what dbt says of errors."""
         if not self.nodes:
-            self.nodes = {uid: tuple(node) for uid, node in self._answer()["nodes"].items()}
+            self.nodes = {uid: Node(*node) for uid, node in self._answer()["nodes"].items()}
         assert self._process.stdin
         print(json.dumps([command, arguments]), file=self._process.stdin, flush=True)
         answer = self._answer()

@@ -1,37 +1,69 @@
-"""Looks for secrets where they must not be."""
+"""Looks for secrets where they must not be: in files, in databases, and in what a server answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import html
+import json
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import psycopg2
 from psycopg2 import sql
 
 
-def files_with(values: Iterable[str], *folders: Path, but: Iterable[Path] = ()) -> set[Path]:
-    """The files below `folders`, links not followed, that hold one of `values`; `but` leaves folders out."""
-    wanted = [value.encode() for value in values]
-    left_out = tuple(but)
+def forms(secret: str) -> set[str]:
+    """The ways in which a secret may be written."""
+    raw = secret.encode()
     return {
-        path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and not any(path.is_relative_to(out) for out in left_out)
-        if any(value in path.read_bytes() for value in wanted)
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        html.escape(secret),
+        base64.b64encode(raw).decode().rstrip("="),
+        base64.urlsafe_b64encode(raw).decode().rstrip("="),
+        # How PostgreSQL shows what is no text.
+        raw.hex(),
     }
 
 
-def tables_with(values: Iterable[str], dsn: str) -> set[str]:
-    """The tables of a PostgreSQL database that hold one of `values` in any column."""
-    patterns = [f"%{value}%" for value in values]
-    with closing(psycopg2.connect(dsn)) as link, link.cursor() as cursor:
-        cursor.execute("select tablename from pg_tables where schemaname = 'public'")
-        found = set()
-        for (table,) in cursor.fetchall():
-            query = sql.SQL("select exists (select 1 from {name} as t where t::text like any(%s))")
-            cursor.execute(query.format(name=sql.Identifier(table)), (patterns,))
-            if cursor.fetchone() == (True,):
-                found.add(table)
+class Search:
+    """A search for secrets, each with a name to tell it by: what is found must not be shown again."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._names = {form: name for name, secret in secrets.items() for form in forms(secret)}
+
+    def in_bytes(self, content: bytes) -> set[str]:
+        """The names of the secrets in something."""
+        return {name for form, name in self._names.items() if form.encode() in content}
+
+    def in_files(self, *folders: Path, but: Iterable[Path] = ()) -> dict[Path, set[str]]:
+        """The files below `folders`, links not followed, that hold secrets; `but` leaves folders out."""
+        left_out = tuple(but)
+        return {
+            path: names
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink() and not any(path.is_relative_to(o) for o in left_out)
+            if (names := self.in_bytes(path.read_bytes()))
+        }
+
+    def in_tables(self, dsn: str) -> dict[str, set[str]]:
+        """The tables of a PostgreSQL database, with their schemas, that hold secrets in any column."""
+        found = {}
+        with closing(psycopg2.connect(dsn)) as link, link.cursor() as cursor:
+            cursor.execute(
+                "select schemaname, tablename from pg_tables"
+                " where schemaname not in ('pg_catalog', 'information_schema')"
+            )
+            for name in cursor.fetchall():
+                query = sql.SQL(
+                    "select distinct form from {} as t, unnest(%s) as form where strpos(t::text, form) > 0"
+                )
+                cursor.execute(query.format(sql.Identifier(*name)), (list(self._names),))
+                if names := {self._names[form] for (form,) in cursor.fetchall()}:
+                    found[".".join(name)] = names
         return found

@@ -20,6 +20,7 @@ import psutil
 import psycopg2
 import pytest
 
+from conftest import NO_HUB
 from orrery.local import Stack, StackInfo, processes
 from orrery.local.layout import Layout
 from orrery.local.ports import find_free
@@ -56,7 +57,7 @@ class Done:
 class Live:
     """A project of its own with a stack of its own, used through its commands."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
         self.root = root
         self.dbt = root / "dbt"
         self.state = root / ".orrery"
@@ -65,6 +66,8 @@ class Live:
             "ORRERY_STATE_DIR": str(self.state),
             "ORRERY_PORT": str(find_free()),
             "PYTHONPATH": str(root / "include"),
+            **NO_HUB,
+            **environment,
         }
         self.stack = Stack(root, self.state)
 
@@ -133,7 +136,9 @@ class Live:
 
 
 @contextmanager
-def own_stack(make: Callable[[Path], None], environment: Mapping[str, str] | None = None) -> Iterator[Live]:
+def own_stack(
+    make: Callable[[Path], None] = trial.make, environment: Mapping[str, str] | None = None
+) -> Iterator[Live]:
     """A stack that the first command starts; nothing of it is left at the end.
 
     :param make: fills the empty folder of the project
@@ -142,8 +147,7 @@ def own_stack(make: Callable[[Path], None], environment: Mapping[str, str] | Non
     root = Path(tempfile.mkdtemp(prefix="orrery-"))
     # The database's user, if it is another one, has to pass through.
     root.chmod(0o755)
-    live = Live(root)
-    live.env |= environment or {}
+    live = Live(root, environment or {})
     with subprocess.Popen(
         [sys.executable, "-c", _GUARD, str(root)],
         stdin=subprocess.PIPE,
@@ -166,7 +170,7 @@ def own_stack(make: Callable[[Path], None], environment: Mapping[str, str] | Non
 @pytest.fixture(scope="session")
 def live() -> Iterator[Live]:
     """The stack that tests share."""
-    with own_stack(trial.make) as live:
+    with own_stack() as live:
         yield live
 
 

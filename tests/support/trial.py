@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from support import leaky
 
 ROOT = Path(__file__).resolve().parents[2]
 # The key of the lock that the model trial_held waits for.
@@ -105,6 +108,30 @@ sources:
     "models/trial/published/trial_sourced.sql": (
         "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
     ),
+    # What the pages in Airflow show: row counts, a source, and a test that a run can make fail.
+    "models/trial/pages/page_orders.sql": (
+        "{{ config(materialized='table') }}\nselect id from generate_series(1, 1200) as id\n"
+    ),
+    "models/trial/pages/page_customers.sql": (
+        "{{ config(materialized='table') }}\nselect id from {{ ref('page_orders') }} where id % 7 = 0\n"
+    ),
+    "models/trial/pages/page_sourced.sql": (
+        "select id from {{ source('trial_phases', 'trial_phase_seed') }}\n"
+    ),
+    "models/trial/pages/pages.yml": """\
+models:
+  - name: page_orders
+    columns:
+      - name: id
+        data_tests: [not_null, unique]
+  - name: page_customers
+    columns:
+      - name: id
+        data_tests: [not_null]
+""",
+    "tests/trial/assert_page_customers_are_few.sql": (
+        "select id from {{ ref('page_customers') }} where id > {{ var('limit', 2000) }}\n"
+    ),
     # What runs after a model: a call, which needs a connection of Airflow, and another pipeline.
     "models/trial/exposed/trial_exposed.sql": "select 1 as id\n",
     "models/trial/exposed/trial_exposed.yml": """\
@@ -130,6 +157,37 @@ exposures:
     config:
       meta: {orrery: {run: {pipeline: trial_bookings}}}
 """,
+    # What tests/integration/test_alerts.py needs: a model that the table alerted_switch makes fail, thirty
+    # that wait for it, and a warning.
+    "models/trial/alerted/alerted_root.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select 1 / (select divisor from {{ target.schema }}.alerted_switch) as id\n"
+    ),
+    **{
+        f"models/trial/alerted/alerted_{number:02}.sql": "select id from {{ ref('alerted_root') }}\n"
+        for number in range(30)
+    },
+    "models/trial/alerted/alerted_beside.sql": "select 1 as id, pg_sleep(0.1)::text as p\n",
+    "tests/trial/assert_alerted_beside_is_empty.sql": (
+        "{{ config(severity='warn') }}\nselect id from {{ ref('alerted_beside') }}\n"
+    ),
+    # Rows that fail a test; one of their columns is private.
+    "models/trial/rowed/rowed.sql": (
+        "{{ config(materialized='table') }}\n"
+        "select id, 'private-' || id as email from generate_series(1, 3) as id\n"
+    ),
+    "models/trial/rowed/rowed.yml": """\
+models:
+  - name: rowed
+    columns:
+      - name: id
+      - name: email
+        config: {tags: [pii]}
+""",
+    "tests/trial/assert_rowed_is_empty.sql": (
+        "{{ config(meta={'orrery': {'samples': 2}}) }}\n"
+        "select id, email from {{ ref('rowed') }} order by id\n"
+    ),
     "tests/trial/assert_numbers_are_even.sql": (
         "select id from {{ ref('stg_trial__numbers') }} where number % 2 = 1\n"
     ),
@@ -274,7 +332,19 @@ PIPELINES = {
     "trial_published_per_model": (
         "select: trial_divided trial_slow\npublish: {}\nexecute: per_model\ntests: off\n"
     ),
+    "trial_pages": (
+        "description: Orders & <script>document.title = 'taken over'</script> customers.\n"
+        "select: path:models/trial/pages trial_phase_seed\npublish: {}\n"
+    ),
+    "trial_alerted": "select: path:models/trial/alerted\nalerts: {slack: '#data-alerts'}\nsla: 1s\n",
+    # Its deadline is half a day away.
+    "trial_rowed": (
+        "select: rowed\nalerts: {slack: '#data-alerts'}\n"
+        f"sla: '{datetime.now(UTC) + timedelta(hours=12):%H:%M}'\n"
+    ),
+    "trial_rowed_per_model": "select: rowed\nalerts: {slack: '#data-alerts'}\nexecute: per_model\n",
     "trial_told": "select: trial_numbers\ntests: off\nschedule: {after: [trial_published]}\n",
+    **leaky.PIPELINES,
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",
@@ -298,7 +368,9 @@ def copy(root: Path) -> None:
 def make(root: Path) -> None:
     """Fill the empty folder `root` with such a copy, and the trial product."""
     copy(root)
-    files = _FILES | _FAULTS | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
+    files = (
+        _FILES | _FAULTS | leaky.FILES | {f"pipelines/{name}.yml": text for name, text in PIPELINES.items()}
+    )
     for name, text in files.items():
         path = root / "dbt" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import click
 
 from orrery import __version__
 from orrery.cli.checks import lint, test
+from orrery.cli.init_env import init_env
 from orrery.cli.pipelines import retry, run
 from orrery.cli.project import build, dbt, schema
 from orrery.cli.report import report
@@ -21,7 +22,7 @@ def main() -> None:
     """Runs dbt projects as Airflow pipelines."""
 
 
-for command in (run, retry, report, up, down, status, logs, build, dbt, test, lint, schema):
+for command in (run, retry, report, up, down, status, logs, build, dbt, test, lint, schema, init_env):
     main.add_command(command)
 
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
 from orrery.cli.follow import follow, key_of, node_of
-from orrery.cli.session import checked_pipeline, connect, new_console, start, wait_until_parsed
+from orrery.cli.session import airflow_of, dag_of, new_console
 from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
+from orrery.config.pipeline import ALERT, PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.config.project import Project
 from orrery.execute.options import MAX_THREADS
 
@@ -35,12 +35,15 @@ CHECKS = (SOURCE_FRESHNESS, SOURCE_TESTS, TESTS)
 @click.option("--skip-stages", default="", help="Stages to leave out, separated by commas.")
 @click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="How many nodes dbt runs at once.")
 @click.option("--uri", help="Bring in this object only, for example s3://bucket/orders/1.csv.")
+@click.option("--remote", metavar="URL", help="In the Airflow at this URL, instead of the local one.")
 @click.option("--unpause", is_flag=True, help="Unpause the pipeline in Airflow first.")
 @click.option("--stand-ins", "with_stand_ins", is_flag=True, help="Try it without the systems it reaches.")
 def run(
     pipeline: str,
+    *,
     skip_stages: str,
     variables: str | None,
+    remote: str | None,
     unpause: bool,
     with_stand_ins: bool,
     **choices: Any,
@@ -49,18 +52,14 @@ def run(
     given = {key: value for key, value in choices.items() if value}
     if variables:
         given["vars"] = _variables(variables)
+    if remote and with_stand_ins:
+        raise click.UsageError("--stand-ins goes with the local Airflow only.")
     console, project = new_console(), Project.find()
-    load_pipelines(project).get(pipeline)
-    info = start(project, console)
-    config = checked_pipeline(project, pipeline)
+    if remote is None:
+        load_pipelines(project).get(pipeline)
     with ExitStack() as cleanup:
-        api = cleanup.enter_context(connect(info))
-        dag = wait_until_parsed(api, project, pipeline)
-        if config.pool and not api.has_pool(config.pool):
-            raise OrreryError(
-                f"dbt/pipelines/{pipeline}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
-                f"for ever.\n  Create it under {info.url}/pools, or remove pool."
-            )
+        api = cleanup.enter_context(airflow_of(project, console, remote))
+        dag = dag_of(api, project, pipeline, remote)
         if dag["is_paused"]:
             if not unpause:
                 raise OrreryError(
@@ -81,17 +80,24 @@ def run(
 @click.option("--model", metavar="NAME", help="Run this one node again: a model, seed, snapshot or test.")
 @click.option("--downstream", is_flag=True, help="With --model: and everything that descends from it.")
 @click.option("--run-id", help="The run to repeat nodes of; by default the latest.")
-def retry(pipeline: str, failed: bool, model: str | None, downstream: bool, run_id: str | None) -> None:
+@click.option("--remote", metavar="URL", help="In the Airflow at this URL, instead of the local one.")
+def retry(
+    pipeline: str,
+    *,
+    failed: bool,
+    model: str | None,
+    downstream: bool,
+    run_id: str | None,
+    remote: str | None,
+) -> None:
     """Run nodes of PIPELINE's latest run again."""
     if failed == (model is not None):
         raise click.UsageError("Give either --failed or --model NAME.")
     if downstream and model is None:
         raise click.UsageError("--downstream goes with --model NAME.")
     console, project = new_console(), Project.find()
-    info = start(project, console)
-    checked_pipeline(project, pipeline)
-    with connect(info) as api:
-        wait_until_parsed(api, project, pipeline)
+    with airflow_of(project, console, remote) as api:
+        dag_of(api, project, pipeline, remote)
         earlier = api.run(pipeline, run_id) if run_id else api.latest_run(pipeline)
         if earlier is None:
             raise OrreryError(f"{pipeline} has never run.\n  ./orrery run {pipeline}")
@@ -141,11 +147,13 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
             task_id, index = key_of(task)
             ids.append([task_id, index] if index >= 0 else task_id)
     if ids:
-        # What has become of the run is published anew.
-        ids += [
-            t["task_id"] for t in tasks if t["task_id"].startswith(f"{PUBLISH}.") and t["task_id"] not in ids
-        ]
+        # What has become of the run is published and told anew.
+        ids += [t["task_id"] for t in tasks if _is_last(t["task_id"]) and t["task_id"] not in ids]
     return {"task_ids": ids} if ids else {}
+
+
+def _is_last(task_id: str) -> bool:
+    return task_id == ALERT or task_id.startswith(f"{PUBLISH}.")
 
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
@@ -161,7 +169,8 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
     # A step of an ingestion has no meaning without the others.
     whole = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)]
     main = next((each for each in whole if found[0] in _steps_before(each, tasks)), found[0])
-    return {"task_ids": [*_steps_before(main, tasks), main], "include_downstream": downstream}
+    alert = [ALERT] if not downstream and ALERT in {task["task_id"] for task in tasks} else []
+    return {"task_ids": [*_steps_before(main, tasks), main, *alert], "include_downstream": downstream}
 
 
 def _steps_before(task_id: str, tasks: list[Json]) -> list[str]:

@@ -13,6 +13,7 @@ from orrery.cli.session import new_console, reporter
 from orrery.config.project import Project
 from orrery.config.schema import stale_schemas, write_schemas
 from orrery.local import Stack
+from orrery.manifest import packages
 from orrery.manifest.build import build_manifests
 
 
@@ -23,11 +24,12 @@ def dbt_environment(project: Project) -> dict[str, str]:
 
 
 @click.command()
-def build() -> None:
+@click.option("--packages", "fetch", is_flag=True, help="Try again to install dbt packages.")
+def build(fetch: bool) -> None:
     """Parse the dbt project and write the manifests that Airflow reads."""
     console, project = new_console(), Project.find()
     os.environ.update(dbt_environment(project))
-    built = build_manifests(project, reporter(console))
+    built = build_manifests(project, reporter(console), fetch_packages=fetch)
     for name, count in built.nodes.items():
         console.print(f"{name}: {count} nodes", highlight=False)
     for error in built.errors.values():
@@ -41,7 +43,7 @@ def build() -> None:
 def dbt(arguments: tuple[str, ...]) -> None:
     """Run dbt in this project against the local warehouse; takes dbt's own ARGUMENTS."""
     project = Project.find()
-    environment = dbt_environment(project)
+    environment = dbt_environment(project) | packages.variables(project)
     environment.setdefault("DBT_PROJECT_DIR", str(project.dbt_dir))
     environment.setdefault("DBT_PROFILES_DIR", str(project.profiles_dir))
     command = [str(Path(sys.executable).parent / "dbt"), *arguments]

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orrery.cli import history
 from orrery.cli.session import new_console
 from orrery.config.errors import OrreryError
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
-from orrery.execute.node_runs import RECENT, TABLE, NodeRun
+from orrery.execute import history
+from orrery.execute.node_runs import TABLE, NodeRun, recent
 from orrery.local import Stack
+from orrery.manifest.profile import read_profile
 
 MOST_RUNS = 1000
 
@@ -34,19 +35,18 @@ MOST_RUNS = 1000
     show_default=True,
     help="How many of the last runs to look at.",
 )
-def report(pipeline: str, count: int) -> None:
+@click.option("--target", help="dbt's target of the runs; by default that of the profile.")
+def report(pipeline: str, count: int, target: str | None) -> None:
     """Show what is slow, what has changed and what is flaky in the last runs of PIPELINE."""
     console, project = new_console(), Project.find()
-    config = load_pipelines(project).get(pipeline).config
-    runs = history.runs_of(_read(Stack(project.root).warehouse_dsn("transformer"), pipeline, count))
+    load_pipelines(project).get(pipeline)
+    target = target or read_profile(project).target
+    runs = history.runs_of(_read(Stack(project.root).warehouse_dsn("transformer"), pipeline, target, count))
     if runs:
         show_report(pipeline, runs, console)
-    elif config.execute == "build":
-        console.print(f"{pipeline}: no run is kept yet.\n  ./orrery run {pipeline}", highlight=False)
     else:
         console.print(
-            f"{pipeline}: no run is kept: only execute: build keeps what its nodes did, "
-            f"and this pipeline has execute: {config.execute}.",
+            f"{pipeline}: no run with dbt's target {escape(target)} is kept yet.\n  ./orrery run {pipeline}",
             highlight=False,
         )
 
@@ -80,13 +80,18 @@ def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) ->
         console.print("\nThere is no earlier run to compare it with.", highlight=False)
 
 
-def _read(dsn: str, pipeline: str, count: int) -> list[NodeRun]:
+def _read(dsn: str, pipeline: str, target: str, count: int) -> list[NodeRun]:
     """The nodes of the last runs; raises OrreryError when the warehouse does not answer."""
     try:
         with closing(psycopg2.connect(dsn, connect_timeout=10)) as link, link.cursor() as cursor:
-            cursor.execute(RECENT, (pipeline, count, pipeline))
+            cursor.execute(*recent(pipeline, target, count))
             return [NodeRun(*row) for row in cursor.fetchall()]
-    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
+    except (
+        psycopg2.errors.UndefinedTable,
+        psycopg2.errors.InvalidSchemaName,
+        # The next run adds to an older table what it lacks.
+        psycopg2.errors.UndefinedColumn,
+    ):
         return []
     except psycopg2.errors.InsufficientPrivilege as error:
         raise OrreryError(

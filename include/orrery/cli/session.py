@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from rich.console import Console
@@ -12,12 +13,13 @@ from rich.console import Console
 from orrery.cli.airflow_api import AirflowApi, Json
 from orrery.config.errors import OrreryError
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
 from orrery.local import Stack, StackInfo
 from orrery.manifest.build import build_manifests
 from orrery.manifest.store import ManifestStore
 
+# The log-in to an Airflow elsewhere; the cloud function of include/functions reads the same.
+USERNAME, PASSWORD = "AIRFLOW_USERNAME", "AIRFLOW_PASSWORD"
 # How long Airflow may take to read the DAG file after the manifest has changed.
 PARSE_SECONDS = 90.0
 
@@ -68,11 +70,39 @@ def connect(info: StackInfo) -> AirflowApi:
     return AirflowApi(info.url, info.username, info.password)
 
 
-def checked_pipeline(project: Project, name: str) -> Pipeline:
-    """The settings of a pipeline that is free of errors; raises what is wrong with it."""
-    pipeline = load_pipelines(project).get(name)
+@contextmanager
+def airflow_of(project: Project, console: Console, remote: str | None) -> Iterator[AirflowApi]:
+    """A client of the Airflow at a URL, else of the local one, which is started."""
+    if remote is None:
+        with connect(start(project, console)) as api:
+            yield api
+        return
+    password = os.environ.get(PASSWORD)
+    if not password:
+        raise OrreryError(
+            f"The log-in to {remote} needs the environment variable {PASSWORD} (and {USERNAME}; by default "
+            "admin).\n  docker-compose.yml's is ORRERY_ADMIN_PASSWORD in .env."
+        )
+    with AirflowApi(remote, os.environ.get(USERNAME, "admin"), password) as api:
+        yield api
+
+
+def dag_of(api: AirflowApi, project: Project, name: str, remote: str | None) -> Json:
+    """The DAG of a pipeline, ready to run; raises what is wrong with it, or that it is not there."""
+    if remote is not None:
+        dag = api.dag(name)
+        if dag is None:
+            raise NotReadyError(f"{api.url}: Airflow has no pipeline {name!r}.\n  See {api.url}/dags")
+        return dag
+    config = load_pipelines(project).get(name).config
     ManifestStore(project).check(name)
-    return pipeline.config
+    dag = wait_until_parsed(api, project, name)
+    if config.pool and not api.has_pool(config.pool):
+        raise OrreryError(
+            f"dbt/pipelines/{name}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
+            f"for ever.\n  Create it under {api.url}/pools, or remove pool."
+        )
+    return dag
 
 
 def wait_until_parsed(api: AirflowApi, project: Project, name: str) -> Json:

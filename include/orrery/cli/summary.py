@@ -23,6 +23,7 @@ from orrery.cli.follow import (
     stage_of,
     styled,
 )
+from orrery.config.pipeline import PUBLISH
 from orrery.execute.results import RESULT_KEY
 
 LOG_LINES = 20
@@ -37,7 +38,7 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
     tasks = _by_stage([task for task in tasks if not is_marker(task)])
     with ThreadPoolExecutor(max_workers=4) as pool:
-        ran = [task for task in tasks if task["state"] in ("success", "failed")]
+        ran = [task for task in tasks if task["state"] in ("success", "failed") or _has_skipped_itself(task)]
         values = pool.map(lambda task: api.xcom(task, RESULT_KEY), ran)
         results = {key_of(task): value for task, value in zip(ran, values, strict=True) if value}
     console.print(_table(tasks, results))
@@ -128,6 +129,11 @@ def _folded(tasks: list[Json], results: _Results) -> Iterable[list[Json]]:
 
 def _kind(task: Json) -> tuple[str, str, str]:
     return stage_of(task), str(task["state"]), _note(task)
+
+
+def _has_skipped_itself(task: Json) -> bool:
+    """Whether a worker has begun with a task, and found nothing to do; its XCom may tell why."""
+    return task["state"] == "skipped" and stage_of(task) == PUBLISH and bool(task["start_date"])
 
 
 def _note(task: Json) -> str:

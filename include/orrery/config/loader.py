@@ -160,7 +160,7 @@ def _problem(model: type[BaseModel], document: Document, at: Location, error: Ma
         expected = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
         return document.problem(
             location,
-            f"{error['input']!r} is no value of {location[-1]!r}",
+            f"{error['input']!r} is no value of {_key(location)!r}",
             suggest(error["input"], expected, "value"),
             at_value=True,
         )
@@ -191,8 +191,12 @@ _EXPECTED = {
 }
 
 
+def _key(location: Location) -> str:
+    return next((part for part in reversed(location) if isinstance(part, str)), "the file")
+
+
 def _wrong_value(location: Location, error: Mapping[str, Any]) -> tuple[str, str]:
-    key = next((part for part in reversed(location) if isinstance(part, str)), "the file")
+    key = _key(location)
     expected = _EXPECTED.get(error["type"])
     if expected:
         return f"{key!r} has the wrong type: {error['input']!r}", f"Write {expected}."

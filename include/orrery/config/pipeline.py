@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from orrery.config.alerts import Alerts, Sla
 from orrery.config.block import Block, Names, as_list, mistake
 from orrery.config.errors import suggest
 from orrery.config.publish import Publish
@@ -39,13 +40,15 @@ OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES, PUBLIS
 FINISHED = "finished"
 # The task outside of all stages that runs dbt.
 BUILD = "build"
+# The task outside of all stages that tells people how a run has ended.
+ALERT = "alert"
 # How the names of the tasks end that come before the one that loads big files: they cut them, and stage them.
 SPLIT = "__split"
 CHUNKS = "__chunks"
 STEPS = (SPLIT, CHUNKS)
 NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
 
-_RESERVED = (*OTHER_STAGES, FINISHED, BUILD)
+_RESERVED = (*OTHER_STAGES, FINISHED, BUILD, ALERT)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -174,6 +177,14 @@ class Pipeline(Block):
     )
     publish: Publish | None = Field(
         None, description="What is published after each run, failed ones too: docs and artifacts."
+    )
+    alerts: Alerts | None = Field(
+        None, description="Who is told of failures, warnings, late runs and recoveries."
+    )
+    sla: Sla | None = Field(
+        None,
+        description='When a run has to have ended: a time of day such as "07:00" (UTC), a duration such as '
+        "2h, or {by: ..., timezone: ...}.",
     )
     retries: int = Field(0, ge=0, le=100, description="How often Airflow tries a failed task again.")
     pool: str | None = Field(None, min_length=1, description="The Airflow pool of the pipeline's tasks.")

@@ -19,6 +19,11 @@ class Publish(Block):
     artifacts: bool = Field(
         True, description="manifest.json, run_results.json, sources.json and catalog.json of the run."
     )
+    elementary: bool = Field(
+        False,
+        description="Elementary's report on data quality, elementary.html; skipped unless its dbt package "
+        "is installed.",
+    )
     to: Annotated[str, AfterValidator(check_place)] | None = Field(
         None,
         description="The folder or bucket that takes it, such as s3://my_aws@reports/booking; by default "
@@ -28,10 +33,10 @@ class Publish(Block):
 
     @model_validator(mode="after")
     def _check_together(self) -> Publish:
-        if not (self.docs or self.artifacts):
+        if not (self.docs or self.artifacts or self.elementary):
             raise mistake(
-                "neither docs nor artifacts are to be published",
-                "Set one of them to true, or remove publish.",
+                "nothing is to be published",
+                "Set docs, artifacts or elementary to true, or remove publish.",
             )
         return self
 

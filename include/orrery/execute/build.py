@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from orrery.config.errors import OrreryError
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, refusal, summary
+from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, refusal, summary
 from orrery.plan.model import PipelinePlan
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class DbtBuildOperator(BaseOperator):
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
         self.log.info("dbt build: %s", told)
         context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": f"dbt build: {told}"})
+        if self.plan.alerts is not None:
+            context["ti"].xcom_push(key=WARNINGS_KEY, value=self._run.warnings)
 
     def on_kill(self) -> None:
         """Airflow stops the task: end dbt as Ctrl-C would, which cancels its queries."""

@@ -18,14 +18,17 @@ from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
 from orrery.execute.collector import Collector, Line
+from orrery.execute.elementary import make_tables, run_environment, takes_part, why_absent
+from orrery.execute.hooks import Hooks
 from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.node_log import NodeLogs
-from orrery.execute.options import RunOptions
+from orrery.execute.options import SKIPPED_STAGE, RunOptions
 from orrery.execute.publisher import Publisher, Store
 from orrery.execute.reporter import Reporter
-from orrery.execute.results import read_results
+from orrery.execute.results import outcome, read_results
 from orrery.manifest.dbt import Dbt
+from orrery.manifest.packages import ELEMENTARY
 from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 from orrery.plan.objects import check_object
@@ -69,11 +72,17 @@ class BuildRun:
         self._logs = NodeLogs(self._ti, context.get("logical_date"))
         project = Project.find()
         self._folder = run_folder.prepare(project, plan.name, self._ti.run_id)
-        self._dbt = Dbt(project, target_dir=self._folder, variables=options.variables)
-        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt)
+        self._elementary = takes_part(plan.config, project)
+        self._dbt = Dbt(
+            project,
+            target_dir=self._folder,
+            variables=options.variables,
+            environment=run_environment(self._ti, results=self._elementary),
+        )
+        self._ledger = Ledger(plan.name, self._ti.run_id, self._dbt, self._folder)
         self._publisher: Publisher
         self._reporter: Reporter | None = None
-        self._hooks: dict[str, Any] | None = None
+        self._hooks = Hooks(self._dbt, elementary=self._elementary)
         self._begun = False
 
     def stop(self) -> None:
@@ -81,12 +90,20 @@ class BuildRun:
         if self._reporter is not None:
             self._reporter.stopping = True
 
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What dbt warned of, by task."""
+        return self._reporter.warnings if self._reporter else {}
+
     def execute(self) -> Counter[str]:
         """Build; raises OptionsError, DbtError, NotConfiguredError before anything runs."""
         if self._options.uri:
             works = [task.work for task in self._plan.tasks.values() if task.work and task.stage == INGEST]
             check_object(works, self._options.uri, Project.find())
         left = left_out(self._tasks.values(), self._options, self._dbt)
+        if self._elementary:
+            self._hooks.choose(builds=False)
+            make_tables(self._dbt)
         self._publisher = Publisher(self._store, lost=_stop_this_process)
         reporter = self._reporter = Reporter(
             self._publisher,
@@ -103,6 +120,7 @@ class BuildRun:
                 self._run(held, reporter)
                 waiting = self._ready(reporter)
             self._finish_markers()
+            self._skip_publishing()
         except BaseException:
             self._publisher.close()
             # Airflow may have forgotten this try; then the next one takes the tasks over.
@@ -214,19 +232,29 @@ class BuildRun:
         tasks = list(tasks)
         if not tasks:
             return
-        self._choose_hooks(first=not self._begun, last=len(tasks) == len(remaining))
+        chosen = {"first": not self._begun, "last": len(tasks) == len(remaining)}
         self._begun = True
-        result = self._dbt.run(
+        while error := self._build_once(tasks, reporter, **chosen):
+            ended = sum(task.task_id in reporter.ended for task in tasks)
+            if not self._hooks.forgive(error, begun=ended > 0, ended=ended == len(tasks)):
+                raise error
+            if ended:
+                break
+        self._keep_results()
+        self._finish(tasks, reporter)
+
+    def _build_once(
+        self, tasks: list[TaskPlan], reporter: Reporter, *, first: bool, last: bool
+    ) -> BaseException | None:
+        """One command of dbt; returns the error that has ended it before its time."""
+        self._hooks.choose(first=first, last=last)
+        return self._dbt.run(
             ["build"],
             Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell),
             **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
             **({"full_refresh": True} if self._options.full_refresh else {}),
             **self._threads,
-        )
-        if result.exception is not None:
-            raise result.exception
-        self._keep_results()
-        self._finish(tasks, reporter)
+        ).exception
 
     def _keep_results(self) -> None:
         """Keep dbt's results where they are to be published; the next command overwrites them."""
@@ -235,7 +263,7 @@ class BuildRun:
 
     def _check_freshness(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
         collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
-        self._choose_hooks(first=False, last=False)
+        self._hooks.choose(builds=False)
         result = self._dbt.run(
             ["source", "freshness"],
             collector,
@@ -252,23 +280,14 @@ class BuildRun:
         """Say what becomes of tasks of which dbt has not told the end."""
         manifest: Any = self._dbt.manifest
         for task in tasks:
-            if task.task_id in reporter.ended or reporter.was_released(task.task_id):
+            given_back = reporter.was_released(task.task_id) and task.task_id not in reporter.running
+            if task.task_id in reporter.ended or given_back:
                 continue
             if any(uid in manifest.nodes or uid in manifest.sources for uid in task.nodes):
                 reporter.release(task.task_id)
             else:
                 # The project is not the one that the DAG was made from, or not with these vars.
                 reporter.left[task.task_id] = _UNKNOWN
-
-    def _choose_hooks(self, *, first: bool, last: bool) -> None:
-        """Let on-run-start and on-run-end run once, however many commands there are."""
-        nodes: Any = self._dbt.manifest.nodes
-        if self._hooks is None:
-            self._hooks = {uid: node for uid, node in nodes.items() if uid.startswith("operation.")}
-        for uid, node in self._hooks.items():
-            nodes.pop(uid, None)
-            if (first and "on-run-start" in node.tags) or (last and "on-run-end" in node.tags):
-                nodes[uid] = node
 
     def _finish_markers(self) -> None:
         """End the points that only wait, so that the scheduler need not go through them one by one."""
@@ -279,6 +298,20 @@ class BuildRun:
         waiting = {task_id for task_id in markers if states.get(task_id) is None}
         for task_id in self._descent.runnable(waiting, states, _DONE):
             self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))
+
+    def _skip_publishing(self) -> None:
+        """Skip tasks with nothing to publish: of a worker's task Airflow notices that seconds late."""
+        absent = why_absent(Project.find())
+        now = datetime.now(UTC).isoformat()
+        for task_id, task in self._plan.tasks.items():
+            if task.kind is not TaskKind.PUBLISH:
+                continue
+            left = SKIPPED_STAGE.format(task.stage) if task.stage in self._options.skip_stages else None
+            if reason := left or (absent if task.name == ELEMENTARY else None):
+                result = outcome(reason, status="skipped")
+                self._publisher.add(
+                    Update(task_id, NodeState.SKIPPED, start=now, end=now, result=result, note=reason)
+                )
 
 
 def _tell(line: Line) -> None:

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from orrery.execute.results import NodeResult, run_result, severity
+from orrery.execute.results import NodeResult, read_document, run_result, severity
 from orrery.plan.model import TaskPlan
 
 # dbt's levels that are worth showing; the others tell of every statement.
@@ -33,6 +34,8 @@ class NodeRecord:
     result: NodeResult | None = None
     lines: list[Line] = field(default_factory=list)
     invocation_id: str | None = None
+    # What dbt said when it was done with a source: its results lack those that it could not read.
+    said: NodeResult | None = None
 
 
 @dataclass
@@ -123,9 +126,12 @@ class Collector:
             elif uid in self._records and name == "NodeFinished":
                 known = self._records[uid].nodes[uid]
                 known.end, known.invocation_id = _now(), info.invocation_id
+                result = _result(uid, event.data.run_result)
                 # How old a source is comes with the results of the whole command only.
-                if not uid.startswith("source."):
-                    self._finish(uid, _result(uid, event.data.run_result))
+                if uid.startswith("source."):
+                    known.said = result
+                else:
+                    self._finish(uid, result)
 
     def finish(self, results: Iterable[NodeResult]) -> None:
         """Take results that come after the command: those of sources, and of what dbt did not tell of."""
@@ -134,6 +140,10 @@ class Collector:
                 record = self._records.get(result.unique_id)
                 if record is not None and record.nodes[result.unique_id].result is None:
                     self._finish(result.unique_id, result)
+            for uid, record in self._records.items():
+                node = record.nodes[uid]
+                if node.result is None and node.said is not None:
+                    self._finish(uid, node.said)
 
     def _start(self, uid: str) -> None:
         record = self._records[uid]
@@ -149,6 +159,24 @@ class Collector:
         node.result = result
         if record.ended:
             self._ended(record)
+
+
+def read_records(target: Path) -> list[NodeRecord]:
+    """What the last command in a target folder has written of its nodes, for when nobody took its events."""
+    document, result_of = read_document(target)
+    metadata, found = document.get("metadata", {}), []
+    for result in document["results"]:
+        times = [step[key] for step in result.get("timing") or () for key in ("started_at", "completed_at")]
+        times = sorted(time for time in times if time)
+        found.append(
+            NodeRecord(
+                start=times[0] if times else None,
+                end=times[-1] if times else metadata.get("generated_at"),
+                result=result_of(result),
+                invocation_id=metadata.get("invocation_id"),
+            )
+        )
+    return found
 
 
 def _result(uid: str, result: Any) -> NodeResult:

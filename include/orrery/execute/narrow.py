@@ -7,10 +7,9 @@ from typing import Any, Protocol
 
 from orrery.config.errors import suggest
 from orrery.config.project import Project
-from orrery.execute.options import EXCLUDE, SELECT, OptionsError, RunOptions
+from orrery.execute.options import EXCLUDE, SELECT, SKIPPED_STAGE, OptionsError, RunOptions
 from orrery.manifest.dbt import Dbt, DbtError
 
-_SKIPPED_STAGE = "This run leaves out the stage {!r} (skip_stages)."
 _NOT_SELECTED = "This run leaves it out (select, exclude)."
 
 
@@ -33,7 +32,7 @@ def left_out(tasks: Iterable[NodeTask], options: RunOptions, dbt: Dbt) -> dict[s
     """
     tasks = list(tasks)
     reasons = {
-        task.task_id: _SKIPPED_STAGE.format(task.stage) for task in tasks if task.stage in options.skip_stages
+        task.task_id: SKIPPED_STAGE.format(task.stage) for task in tasks if task.stage in options.skip_stages
     }
     if not options.narrowed:
         return reasons

@@ -83,7 +83,7 @@ class PerModelOperator(DbtNodeOperator):
         # dbt and Cosmos' operators cost seconds of imports, which parsing must not pay.
         from orrery.execute.per_model import PerModelRun
 
-        run = self._run = PerModelRun(self.kind, self.select, options)
+        run = self._run = PerModelRun(self.kind, self.select, options, context["ti"])
         failure: str | None = None
         try:
             run.execute(context)

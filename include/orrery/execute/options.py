@@ -14,6 +14,7 @@ EXCLUDE = "exclude"
 FULL_REFRESH = "full_refresh"
 VARS = "vars"
 SKIP_STAGES = "skip_stages"
+SKIPPED_STAGE = "This run leaves out the stage {!r} (skip_stages)."
 THREADS = "threads"
 URI = "uri"
 OPTIONS = (SELECT, EXCLUDE, FULL_REFRESH, VARS, SKIP_STAGES, THREADS, URI)

@@ -20,10 +20,15 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
+from orrery.execute.collector import NodeRecord, read_records
+from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
+from orrery.execute.ledger import Ledger
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import profile_config
-from orrery.execute.results import NodeResult, read_results
+from orrery.execute.results import NodeResult, severity
 from orrery.execute.run_folder import folder_of, keep_results
+from orrery.manifest import packages
+from orrery.manifest.dbt import Dbt
 from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
@@ -43,15 +48,16 @@ class NothingRanError(OrreryError):
 
 
 class PerModelRun:
-    """One dbt command for the nodes of one task.
+    """One dbt command for the nodes of one task, of which the ledger keeps what they did.
 
     After `execute`, `results` holds what dbt reported and `compiled_sql` the SQL that it ran; both
     are there after a failure too, as far as dbt came.
     """
 
-    def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions) -> None:
+    def __init__(self, kind: TaskKind, select: tuple[str, ...], options: RunOptions, ti: Any) -> None:
         self.results: list[NodeResult] = []
         self.compiled_sql = ""
+        self._ti = ti
         self._folder: Path | None = None
         arguments: dict[str, Any] = {}
         if options.variables:
@@ -60,7 +66,8 @@ class PerModelRun:
             arguments["threads"] = options.threads
         if options.full_refresh and kind in (TaskKind.SEED, TaskKind.MODEL):
             arguments["full_refresh"] = True
-        project = Project.find()
+        project = self._project = Project.find()
+        self._dbt = Dbt(project)
         self._select = select
         self._operator = _OPERATORS[kind](
             task_id="dbt",
@@ -73,29 +80,59 @@ class PerModelRun:
             # Cosmos takes the newer of the build's partial parse and the one in its own cache.
             cache_dir=Path(settings.cache_dir) / "orrery",
             callback=self._collect,
+            dbt_runner_callbacks=[self._dbt.hold_adapter],
             **arguments,
         )
 
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
-        if f"{PUBLISH}.artifacts" in context["dag"].task_ids:
-            ti = context["ti"]
-            self._folder = folder_of(Project.find(), ti.dag_id, ti.run_id)
-        self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
+        published = context["dag"].task_ids
+        if f"{PUBLISH}.artifacts" in published:
+            self._folder = folder_of(self._project, self._ti.dag_id, self._ti.run_id)
+        elementary = f"{PUBLISH}.elementary" in published and packages.has_elementary(self._project)
+        try:
+            self._run(context, elementary=elementary)
+        except Exception as error:
+            failed = any(severity(result.status) > severity("warn") for result in self.results)
+            ids = [result.unique_id for result in self.results]
+            if not elementary or failed or (ids and not is_to_blame(end_hooks(self._project), ids)):
+                raise
+            warn(error)
+            if not self.results:
+                # It may have been a hook at the start.
+                self._run(context, elementary=False)
         if not self.results:
             raise NothingRanError(
                 f"dbt ran nothing for {' '.join(self._select)}: the project is not the one that the DAG "
                 "was made from.\n  Run ./orrery build"
             )
 
+    def _run(self, context: Context, *, elementary: bool) -> None:
+        results = run_environment(self._ti, results=elementary)
+        with packages.environment(packages.variables(self._project) | results):
+            self._operator.build_and_run_cmd(context=context, cmd_flags=self._operator.add_cmd_flags())
+
     def on_kill(self) -> None:
         """Stop what dbt does, as far as Cosmos can."""
         self._operator.on_kill()
 
     def _collect(self, project_dir: str, **_: Any) -> None:
-        self.results = read_results(Path(project_dir) / "target")
+        target = Path(project_dir) / "target"
+        records = read_records(target)
+        self.results = [record.result for record in records if record.result]
         self.compiled_sql = self._operator.compiled_sql
         if self._folder is not None:
-            keep_results(Path(project_dir) / "target", self._folder)
+            keep_results(target, self._folder)
         # A later command in the same folder must not find these files again.
-        shutil.rmtree(Path(project_dir) / "target", ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        # dbt has run in this process, so that its adapter is here.
+        ledger = Ledger(self._ti.dag_id, self._ti.run_id, self._dbt)
+        ledger.take((node for node in records if _is_node(node)), self._ti.try_number)
+        ledger.write()
+        # Cosmos has taken it away already; nothing shall keep its semaphores until the process ends.
+        self._dbt.hold_adapter()
+
+
+def _is_node(record: NodeRecord) -> bool:
+    """Whether it is no hook, such as on-run-start, of which dbt has results, too."""
+    return record.result is not None and not record.result.unique_id.startswith("operation.")

@@ -49,6 +49,10 @@ class Reporter:
         self.ended: dict[str, NodeState] = {}
         self.tries: dict[str, int] = {}
         self.left = dict(left)
+        # What dbt warned of, by task.
+        self.warnings: dict[str, str] = {}
+        # What dbt is at work on.
+        self.running: set[str] = set()
         self._released: Counter[str] = Counter()
         self._publisher, self._logs, self._dbt, self._descent = publisher, logs, dbt, descent
         self._ledger, self._stale = ledger, stale
@@ -83,11 +87,13 @@ class Reporter:
 
     def release(self, task_id: str) -> None:
         """Give a task back to Airflow."""
+        self.running.discard(task_id)
         self._released[task_id] += 1
         self._publisher.add(Update(task_id, NodeState.RELEASED))
 
     def started(self, record: TaskRecord) -> None:
         """Take that dbt has begun with a task."""
+        self.running.add(record.task.task_id)
         self._publisher.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
 
     def finished(self, record: TaskRecord) -> None:
@@ -97,7 +103,7 @@ class Reporter:
         if record.failed and self.stopping:
             self.release(task_id)
             return
-        self._ledger.take(record, self.tries[task_id])
+        self._ledger.take(record.nodes.values(), self.tries[task_id])
         if record.failed and not (stale and self._stale != "fail"):
             self._fail(record)
         elif record.skipped:
@@ -110,6 +116,8 @@ class Reporter:
     def _succeed(self, record: TaskRecord) -> None:
         result = summary(record.results)
         warned = severity(result["status"]) >= severity("warn")
+        if warned:
+            self.warnings[record.task.task_id] = str(result["message"])
         self._log(record, "Built by the task 'build' of this run.")
         self._end(
             Update(
@@ -141,6 +149,7 @@ class Reporter:
 
     def _skip_stale(self, record: TaskRecord) -> None:
         message = summary(record.results)["message"]
+        self.warnings[record.task.task_id] = str(message)
         self._log(record, f"The source is stale: {message}")
         self._skip(record.task.task_id, f"The source is stale: {message}", record)
         for task_id in self._descent.descendants([record.task.task_id]) & self.tries.keys():
@@ -160,6 +169,7 @@ class Reporter:
         )
 
     def _end(self, update: Update) -> None:
+        self.running.discard(update.task_id)
         self.ended[update.task_id] = update.state
         self._publisher.add(update)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 # XCom key of a task's NodeResults.
 RESULT_KEY = "dbt"
+# XCom key of a build: the warnings of its nodes, by their tasks.
+WARNINGS_KEY = "warnings"
 
 # From good to bad; a task is as bad as its worst node.
 _SEVERITY = ("success", "pass", "no-op", "skipped", "warn", "fail", "runtime error", "error")
@@ -22,7 +24,7 @@ class NodeResult:
     `status` is dbt's own word; `seconds` is dbt's execution time; `rows_affected` is what the
     adapter reports (None for tests, and where it does not know, as for views); `failures` is the
     number of rows that failed a test; `adapter_response` is what the warehouse told (BigQuery: bytes
-    processed, job id).
+    processed, job id; of a source `max_loaded_at`, ISO 8601).
     """
 
     unique_id: str
@@ -36,11 +38,17 @@ class NodeResult:
 
 def read_results(target: Path) -> list[NodeResult]:
     """The results in dbt's target folder: run_results.json, or sources.json after a freshness check."""
+    document, result_of = read_document(target)
+    return [result_of(result) for result in document["results"]]
+
+
+def read_document(target: Path) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], NodeResult]]:
+    """What `read_results` reads, and what makes a NodeResult of each of its `results`."""
     for name, reader in (("sources.json", _freshness_result), ("run_results.json", run_result)):
         path = target / name
         if path.is_file():
-            return [reader(result) for result in json.loads(path.read_bytes())["results"]]
-    return []
+            return json.loads(path.read_bytes()), reader
+    return {"results": []}, run_result
 
 
 def summary(results: Iterable[NodeResult]) -> dict[str, Any]:
@@ -106,5 +114,6 @@ def _freshness_result(result: Mapping[str, Any]) -> NodeResult:
         rows_affected=None,
         failures=None,
         message=result.get("error") or (f"loaded {age:.0f} s ago" if age is not None else None),
-        adapter_response=result.get("adapter_response") or {},
+        adapter_response=(result.get("adapter_response") or {})
+        | {key: result[key] for key in ("max_loaded_at",) if result.get(key)},
     )

@@ -22,7 +22,7 @@ from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.airbyte_errors import Conflict, reached, reason
 from orrery.ingest.connections import require
-from orrery.ingest.errors import IngestError, SetupError, explained
+from orrery.ingest.errors import IngestError, SetupError, explained, without_secrets
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
                 if await asyncio.to_thread(self._status) in _ENDED:
                     break
             except AirflowException as error:
-                self.log.warning("Airbyte does not tell the state of job %s: %s", self.job_id, error)
+                why = without_secrets(str(error))
+                self.log.warning("Airbyte does not tell the state of job %s: %s", self.job_id, why)
             await asyncio.sleep(self.poll_interval)
         yield TriggerEvent({"job_id": self.job_id})  # type: ignore[no-untyped-call]
 

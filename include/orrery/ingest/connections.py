@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+from urllib.parse import urlsplit
+
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
 from orrery.ingest.errors import SetupError
+
+# What is as long as that in the path of a URL may be a token, as in those of webhooks.
+_TOKEN = 16
 
 
 def require(conn_id: str, example_uri: str) -> Connection:
@@ -23,3 +30,22 @@ def require(conn_id: str, example_uri: str) -> Connection:
             "  or try the pipeline with stand-ins: ./orrery run <pipeline> --stand-ins"
         ) from None
     return found
+
+
+def hide(connection: Connection) -> None:
+    """Have Airflow mask what of a connection over HTTP is secret in the forms in which it is sent, too."""
+    url = urlsplit(str(connection.host or ""))
+    secrets = [part for part in url.path.split("/") if len(part) >= _TOKEN]
+    pairs = ((connection.login, connection.password), (url.username, url.password))
+    for login, password in pairs:
+        if password:
+            secrets += [password, base64.b64encode(f"{login or ''}:{password}".encode()).decode()]
+    for secret in secrets:
+        mask_secret(secret)
+
+
+def base_url(connection: Connection) -> str:
+    """The URL of a connection of type http."""
+    host = str(connection.host or "")
+    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
+    return f"{base}:{connection.port}" if connection.port else base

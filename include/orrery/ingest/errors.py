@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg2
+from airflow.providers.common.compat.sdk import redact
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from psycopg2 import errors
 
 from orrery.config.errors import OrreryError
-from orrery.execute.results import RESULT_KEY, refusal
+from orrery.execute.results import RESULT_KEY, outcome
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,20 +47,37 @@ class FileError(IngestError):
         self.what = what
 
 
+# What an answer may repeat of a request, and what stands in URIs.
+_CREDENTIALS = re.compile(
+    r"(?i)(?<=\bbearer )[\w.~+/=-]{16,}|(?<=\bbasic )[\w+/=]{16,}|(?<=://)[^\s/@]*:[^\s/@]*@"
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text for logs and XComs, of which Airflow masks only the former, and only what it knows.
+
+    Services repeat what they were sent, and clients where they have sent it to.
+    """
+    return _CREDENTIALS.sub(lambda found: "***@" if found[0].endswith("@") else "***", str(redact(text)))
+
+
 @contextmanager
 def explained(context: Context) -> Iterator[None]:
     """End a task with errors as users see them: in its log, and in its XCom for the summary of the run."""
     try:
         yield
     except OrreryError as error:
-        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        told = without_secrets(str(error))
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(told, status="error"))
         final = isinstance(error, SetupError)
-        raise (AirflowFailException if final else AirflowException)(str(error)) from error
+        # The log shows what an error comes from.
+        cause = error if told == str(error) else None
+        raise (AirflowFailException if final else AirflowException)(told) from cause
     except AirflowException:
         raise
     except Exception as error:
         # Such as a database that does not answer: another try may help.
-        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(without_secrets(str(error)), status="error"))
         raise
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import BaseOperator, Connection
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, summary
-from orrery.ingest.connections import require
+from orrery.ingest.connections import base_url, hide, require
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 
@@ -51,12 +51,13 @@ class HttpOperator(BaseOperator):
         """What the service answered, in short; raises IngestError."""
         call: Http = self.work.block.http
         known = require(call.connection, _EXAMPLE)
+        hide(known)
         what = f"{call.method} {call.endpoint} of the connection {call.connection!r}"
         context = {"pipeline": self.dag_id, "run_id": run_id, "exposure": self.work.of}
         try:
             answer = httpx.request(
                 call.method,
-                _base(known) + call.endpoint,
+                base_url(known) + call.endpoint,
                 json=(call.json_body or {}) | context if call.method != "GET" else None,
                 auth=(known.login, known.password or "") if known.login else None,
                 headers={name: str(value) for name, value in known.extra_dejson.items()},
@@ -68,13 +69,6 @@ class HttpOperator(BaseOperator):
         if not answer.is_success:
             raise IngestError(f"{what} is answered with {answer.status_code}: {answer.text[:_LONGEST]}")
         return f"{call.method} {call.endpoint}: {answer.status_code}"
-
-
-def _base(connection: Connection) -> str:
-    """The URL of a connection of type http, without a path."""
-    host = str(connection.host or "")
-    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
-    return f"{base}:{connection.port}" if connection.port else base
 
 
 class PipelineOperator(TriggerDagRunOperator):

@@ -22,9 +22,9 @@ from orrery.config.kubernetes import Job, JobIngest, Spark
 from orrery.config.project import Project
 from orrery.config.templates import render_template
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, outcome, refusal
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.connections import require
-from orrery.ingest.errors import IngestError
+from orrery.ingest.errors import IngestError, without_secrets
 from orrery.ingest.pod_trigger import DRIVER, GROUP, VERSION, PodTrigger, SparkTrigger
 from orrery.ingest.pods import UnavailableError, failure, in_words, staying, unknown_keys
 from orrery.plan.model import Work
@@ -148,11 +148,11 @@ class KubernetesOperator(KubernetesPodOperator):
     def _fail(self, context: Context, error: Exception) -> NoReturn:
         """End the task with `error`, in words for users."""
         told = in_words(error, self.settings.connection)
-        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(told))
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(without_secrets(str(told)), status="error"))
         if isinstance(told, AirflowException):
             raise told
         again = isinstance(told, UnavailableError)
-        raise (AirflowException if again else AirflowFailException)(str(told)) from error
+        raise (AirflowException if again else AirflowFailException)(without_secrets(str(told))) from error
 
 
 class JobOperator(KubernetesOperator):

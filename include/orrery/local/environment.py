@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from orrery.local.layout import HOST, POSTGRES, SCHEDULER, SETUP, Layout
+from orrery.local.layout import API_SERVER, HOST, POSTGRES, SCHEDULER, SETUP, Layout
 from orrery.local.processes import COMPONENT, STACK
 from orrery.local.state import Saved, Secrets
 
@@ -104,14 +104,16 @@ def airflow_env(layout: Layout, saved: Saved) -> dict[str, str]:
 def component_env(layout: Layout, saved: Saved, keys: Secrets, component: str) -> dict[str, str]:
     """The environment of one supervised component.
 
-    Only the scheduler, whose workers run dbt and load files, gets the warehouse's passwords. PostgreSQL,
-    which may run as another user, gets nothing of the caller's environment that it has no use for.
+    Only the scheduler, whose workers run dbt and load files, gets the warehouse's passwords, and the
+    api-server, whose pages read the run ledger, that of dbt's role. PostgreSQL, which may run as another
+    user, gets nothing of the caller's environment that it has no use for.
     """
     if component == POSTGRES:
         return {**_postgres_env(layout), COMPONENT: component}
     env = {**airflow_env(layout, saved), COMPONENT: component}
-    if component == SCHEDULER:
+    if component in (SCHEDULER, API_SERVER):
         env.update(dbt_env(saved, keys))
+    if component == SCHEDULER:
         env.update(loader_env(saved, keys))
     return env
 

@@ -12,7 +12,7 @@ from orrery.local.environment import airflow_env
 from orrery.local.errors import with_log
 from orrery.local.layout import SETUP, Layout
 from orrery.local.processes import COMPONENT
-from orrery.local.state import Saved, Secrets, remember
+from orrery.local.state import Saved, remember
 
 
 def airflow_version() -> str:
@@ -20,18 +20,18 @@ def airflow_version() -> str:
     return metadata.version("apache-airflow-core")
 
 
-def migrate(layout: Layout, saved: Saved, keys: Secrets, report: Callable[[str], None]) -> Saved:
+def migrate(layout: Layout, saved: Saved, superuser: roles.Superuser, report: Callable[[str], None]) -> Saved:
     """Run `airflow db migrate` unless it has been run by this version; return what is to be remembered.
 
     A failure: StackError with the end of the log. Raises OSError, psycopg2.Error.
     """
-    found = roles.migration(keys, saved.postgres_port)
+    found = roles.migration(superuser)
     version = airflow_version()
     if found is not None and (found, version) == (saved.migration, saved.airflow_version):
         return saved
     if found is None:
         # Half of the tables without a revision: a first start was interrupted. Nothing in it is of use.
-        roles.reset_airflow(keys, saved.postgres_port)
+        roles.reset_airflow(superuser)
     report(f"preparing the database of Airflow {version}")
     env = airflow_env(layout, saved)
     # Only this step may lose its last moments in a crash: it would be run again.
@@ -47,7 +47,7 @@ def migrate(layout: Layout, saved: Saved, keys: Secrets, report: Callable[[str],
             stderr=subprocess.STDOUT,
             check=False,
         )
-    done = roles.migration(keys, saved.postgres_port)
+    done = roles.migration(superuser)
     if result.returncode != 0 or done is None:
         raise with_log(
             "Airflow's database cannot be prepared", log, "see the message above, then ./orrery up"

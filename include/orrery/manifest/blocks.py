@@ -1,15 +1,16 @@
-"""Finds and checks what stands below `config.meta.orrery` of sources and exposures."""
+"""Finds and checks what stands below `config.meta.orrery` of sources, exposures and groups."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from orrery.config.block import Block
 from orrery.config.document import Document, Location, read_document
 from orrery.config.errors import ConfigError, Problem, suggest
-from orrery.config.kubernetes import JobIngest, SparkIngest
+from orrery.config.kubernetes import Job, JobIngest, Spark, SparkIngest
 from orrery.config.loader import validate
 from orrery.config.project import Project
 from orrery.config.templates import check_template
@@ -23,7 +24,7 @@ _BELOW: tuple[Location, ...] = (("config", "meta", "orrery"), ("meta", "orrery")
 class BlockReader:
     """Reads the blocks of one resource, and tells where in its file something is wrong.
 
-    :param section: `sources` or `exposures`, under which the resource stands as `name`
+    :param section: `sources`, `exposures` or `groups`, under which the resource stands as `name`
     :param table: the table of a source, when it has a block of its own
     """
 
@@ -43,6 +44,11 @@ class BlockReader:
     def of_exposure(cls, project: Project, exposure: Resource) -> BlockReader:
         """The reader of an exposure."""
         return cls(project, exposure, "exposures", exposure["name"])
+
+    @classmethod
+    def of_group(cls, project: Project, group: Resource) -> BlockReader:
+        """The reader of a dbt group."""
+        return cls(project, group, "groups", group["name"])
 
     def meta(self, model: type[Meta], value: Any) -> Meta:
         """The value of `orrery` as dbt has it; raises ConfigError."""
@@ -64,11 +70,20 @@ class BlockReader:
     def block(self, content: Resource, at: Location, model: type[Meta]) -> Meta:
         """A block as its model; raises ConfigError, also for a template that cannot be rendered."""
         block = validate(model, self._document, (*self._at, *at), content)
-        if isinstance(block, JobIngest):
-            check_template(self._project, block.job)
-        elif isinstance(block, SparkIngest):
-            check_template(self._project, block.spark)
+        for kind, its in (("job", JobIngest), ("spark", SparkIngest)):
+            if isinstance(block, its):
+                self._check_template(getattr(block, kind), self.problem((*at, kind), "", ""))
         return block
+
+    def _check_template(self, work: Job | Spark, place: Problem) -> None:
+        """Raise ConfigError when a template cannot be rendered; `place` is where it is used."""
+        try:
+            check_template(self._project, work)
+        except ConfigError as error:
+            used = f"{place.file}:{place.line}" if place.line else place.file
+            raise ConfigError(
+                [replace(each, fix=f"{each.fix}\n  It is used in {used}") for each in error.problems]
+            ) from None
 
     def problem(self, at: Location, what: str, fix: str, *, at_value: bool = False) -> Problem:
         """A problem at a place below `orrery`."""

@@ -11,11 +11,13 @@ from orrery.config.errors import ConfigError, OrreryError, Problem, suggest
 from orrery.config.loader import LoadedPipeline, load_pipelines
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
+from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
 from orrery.manifest.ingest import ingestions
-from orrery.manifest.packages import install_packages
+from orrery.manifest.install import install_packages
+from orrery.manifest.packages import ELEMENTARY, has_elementary
 from orrery.manifest.profile import ProfileError
 from orrery.manifest.slim import NODE_TYPES, slim_manifest
 from orrery.manifest.store import ManifestError, ManifestStore
@@ -29,16 +31,19 @@ class Built:
     errors: Mapping[str, OrreryError]
 
 
-def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
+def build_manifests(
+    project: Project, report: Callable[[str], None], *, fetch_packages: bool = False
+) -> Built:
     """Build the manifests of all pipelines; a broken pipeline leaves the others built.
 
-    `report` gets a line of plain text per step. Raises ManifestError when dbt cannot parse the
-    project at all; what is wrong is then stored as well, for Airflow to show.
+    With `fetch_packages` a hub of dbt packages that could not be reached lately is tried again. `report`
+    gets a line of plain text per step. Raises ManifestError when dbt cannot parse the project at all; what
+    is wrong is then stored as well, for Airflow to show.
     """
     store = ManifestStore(project)
     # Taken first: a file that is edited during the build makes the result stale, as it should.
     files = fingerprint.take(project)
-    missing = install_packages(project)
+    missing = install_packages(project, again=fetch_packages)
     if missing:
         report(f"dbt packages are not installed: {missing}; the pipelines run without them.")
     report("Parsing the dbt project.")
@@ -50,18 +55,29 @@ def build_manifests(project: Project, report: Callable[[str], None]) -> Built:
         problem = f"dbt cannot parse {project.relative(project.dbt_dir)}:\n{error}"
         store.write_index(files, problem, {})
         raise ManifestError(problem) from None
+    try:
+        defaults = alert_defaults(project)
+        alerts = group_alerts(project, manifest.get("groups", {}).values())
+    except ConfigError as error:
+        store.write_index(files, str(error), {})
+        raise ManifestError(str(error)) from None
     pipelines = load_pipelines(project)
     nodes: dict[str, int] = {}
     errors: dict[str, OrreryError] = dict(pipelines.broken)
     for name, pipeline in pipelines.valid.items():
         try:
             slim = _resolve(pipeline, dbt, manifest)
+            slim["alerts"] = defaults
+            for group, block in alerts.items():
+                slim["groups"][group]["alerts"] = block
+            check_alerts(pipeline, slim)
             slim["ingest"] = ingestions(
                 project,
                 manifest["sources"],
                 slim["sources"],
                 full_refresh=pipeline.config.full_refresh,
             )
+            slim[ELEMENTARY] = has_elementary(project)
             slim["runs"] = exposure_runs(project, manifest["exposures"], slim["nodes"], [*pipelines.names])
             _check_files(pipeline, slim)
         except ConfigError as error:
@@ -96,10 +112,22 @@ def _resolve(pipeline: LoadedPipeline, dbt: Dbt, manifest: dict[str, Any]) -> di
     problems += _overlaps(pipeline, stages)
     if problems:
         raise ConfigError(problems)
-    slim = slim_manifest(manifest, selected, stages)
+    elementary = config.publish is not None and config.publish.elementary
+    slim = slim_manifest(_without_elementary(manifest, tests_too=not elementary), selected, stages)
     if not slim["nodes"] and not slim["sources"]:
         raise ConfigError([resolver.matches_nothing((key,), config.select or ())])
     return slim
+
+
+def _without_elementary(manifest: dict[str, Any], *, tests_too: bool) -> dict[str, Any]:
+    """The manifest without Elementary's models, which its hooks fill, and without its kinds of tests."""
+
+    def is_left_out(node: Mapping[str, Any]) -> bool:
+        is_test = (node.get("test_metadata") or {}).get("namespace") == ELEMENTARY
+        return node["package_name"] == ELEMENTARY or (tests_too and is_test)
+
+    nodes = {uid: node for uid, node in manifest["nodes"].items() if not is_left_out(node)}
+    return {**manifest, "nodes": nodes}
 
 
 def _check_files(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
+from orrery.manifest import packages
 from orrery.manifest.profile import read_profile
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Dbt:
 
     :param target_dir: dbt's target folder; by default the project's own
     :param variables: dbt's `--vars`, for parsing and for every command
+    :param environment: environment variables of its commands
     """
 
     def __init__(
@@ -33,11 +35,14 @@ class Dbt:
         *,
         target_dir: Path | None = None,
         variables: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.project = project
         self.target_dir = target_dir or project.target_dir
+        self.environment = dict(environment or {})
         self._variables = dict(variables or {})
         self._manifest: Manifest | None = None
+        self._held: Any = None
 
     @property
     def manifest(self) -> Manifest:
@@ -78,6 +83,10 @@ class Dbt:
     ) -> dbtRunnerResult:
         """Run a command that may fail; `callback` gets all of dbt's events, from several threads at once."""
         return self._result(command, (callback,), **arguments)
+
+    def call(self, macro: str) -> None:
+        """Run a macro of the project (`dbt run-operation`); raises DbtError."""
+        self._invoke(["run-operation", macro])
 
     def docs(self, unique_ids: Iterable[str]) -> Path:
         """Write the documentation as one HTML file, with a catalog of these nodes; raises DbtError.
@@ -131,6 +140,11 @@ class Dbt:
         return {"select": ("result:success",), "state": str(state), "indirect_selection": "empty"}
 
     @property
+    def target(self) -> str:
+        """The name of dbt's target."""
+        return read_profile(self.project).target
+
+    @property
     def adapter_type(self) -> str:
         """The kind of the warehouse as dbt names it (`postgres`, `bigquery`), after a command has run."""
         return str(self._adapter().type())
@@ -146,12 +160,48 @@ class Dbt:
             adapter.add_query(sql, bindings=bindings, abridge_sql_log=True)
             adapter.commit_if_has_connection()
 
-    @staticmethod
-    def _adapter() -> Any:
-        # dbt has no public way to it; it drops the adapter not before the next command begins.
-        from dbt.adapters.factory import FACTORY
+    def missing_tables(self, package: str) -> list[str]:
+        """The unique ids of the models of a package that the warehouse has not, after a command has run.
 
-        adapter = next(iter(FACTORY.adapters.values()), None)
+        Raises DbtError and dbt's own errors; not for use while a command runs.
+        """
+        nodes: Any = self.manifest.nodes
+        models = [
+            node for uid, node in nodes.items() if uid.startswith("model.") and node.package_name == package
+        ]
+        adapter = self._adapter()
+        there: set[tuple[str, str]] = set()
+        with adapter.connection_named("orrery"):
+            for database, schema in {(node.database, node.schema) for node in models}:
+                relation = adapter.Relation.create(database=database, schema=schema)
+                found = adapter.list_relations_without_caching(relation.without_identifier())
+                there |= {(schema, each.identifier) for each in found}
+        return [node.unique_id for node in models if (node.schema, node.alias) not in there]
+
+    def rows(self, query: str, most: int, *, seconds: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The names of the columns of a query, and at most so many rows; parses the project first.
+
+        :param seconds: how long PostgreSQL may take
+        Raises DbtError and dbt's own errors.
+        """
+        _ = self.manifest  # a command has to have run
+        adapter = self._adapter()
+        with adapter.connection_named("orrery"):
+            if self.adapter_type == "postgres":
+                adapter.execute(f"set statement_timeout = {int(seconds * 1000)}")
+            limited = f"select * from (\n{query}\n) as orrery_sample limit {int(most)}"
+            _, table = adapter.execute(limited, fetch=True)
+            return [str(name) for name in table.column_names], [tuple(row) for row in table.rows]
+
+    def hold_adapter(self, _event: Any = None) -> None:
+        """Keep the adapter that dbt has now, or none; a callback of dbt, for a command that Cosmos runs.
+
+        Cosmos takes the adapter away at the end of a command.
+        """
+        self._held = _current_adapter()
+
+    def _adapter(self) -> Any:
+        adapter = self._held or _current_adapter()
         if adapter is None:
             raise DbtError("dbt has no connection to the warehouse before its first command.")
         return adapter
@@ -181,4 +231,12 @@ class Dbt:
         if self._variables:
             arguments["vars"] = self._variables
         runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
-        return runner.invoke([*command, *options], **arguments)
+        with packages.environment(packages.variables(project) | self.environment):
+            return runner.invoke([*command, *options], **arguments)
+
+
+def _current_adapter() -> Any:
+    # dbt has no public way to it; it drops the adapter not before the next command begins.
+    from dbt.adapters.factory import FACTORY
+
+    return next(iter(FACTORY.adapters.values()), None)

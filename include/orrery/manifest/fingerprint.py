@@ -23,7 +23,10 @@ _PATH_KEYS = {
     "macro-paths": ["macros"],
 }
 _SUFFIXES = (".sql", ".yml", ".yaml", ".md", ".py", ".csv")
-_TOP_FILES = ("dbt_project.yml", "selectors.yml", "profiles.yml", "packages.yml", "dependencies.yml")
+_TOP_FILES = (
+    *("dbt_project.yml", "selectors.yml", "profiles.yml", "packages.yml", "dependencies.yml"),
+    "packages/packages.yml",
+)
 
 
 def take(project: Project) -> dict[str, Entry]:

@@ -1,91 +1,69 @@
-"""dbt packages, installed softly: an unreachable hub never stops a pipeline."""
+"""dbt packages: where they lie, which are there, and what dbt has to know of them."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import yaml
 
 from orrery.config.project import Project
 
-HUB = "https://hub.getdbt.com/"
-PROBE_SECONDS = 3.0
-INSTALL_SECONDS = 120
-
-
-def install_packages(project: Project) -> str | None:
-    """Install what dbt/packages/packages.yml lists, unless it is installed already.
-
-    Returns None when everything listed is installed, else why not, in words. dbt loads whatever
-    lies in the packages folder, so the main project works with and without them.
-    """
-    installer = project.dbt_dir / "packages"
-    listed = _listed(installer)
-    if not listed:
-        return None
-    folder = packages_folder(project)
-    # The list is copied beside the packages once they are complete.
-    stamp = folder / ".installed.yml"
-    wanted = (installer / "packages.yml").read_bytes()
-    if stamp.is_file() and stamp.read_bytes() == wanted:
-        return None
-    if any("package" in entry for entry in listed) and not _reachable(
-        os.environ.get("DBT_PACKAGE_HUB_URL", HUB)
-    ):
-        return "the package hub cannot be reached"
-    failure = _run_deps(installer, folder)
-    if failure is None:
-        stamp.write_bytes(wanted)
-    return failure
+ELEMENTARY = "elementary"
+# For dbt's YAML: whether Elementary's models and tests are there (`1`) or not (`0`).
+SWITCH = "ORRERY_ELEMENTARY"
+# For its macros: whether a command hands its results to Elementary.
+RESULTS = "ORRERY_ELEMENTARY_RESULTS"
+_FOLDER = "ORRERY_DBT_PACKAGES"
 
 
 def packages_folder(project: Project) -> Path:
     """Where dbt packages lie: ORRERY_DBT_PACKAGES, else dbt_packages in the dbt project."""
-    configured = os.environ.get("ORRERY_DBT_PACKAGES", "dbt_packages")
-    return project.dbt_dir / configured
+    return project.dbt_dir / os.environ.get(_FOLDER, "dbt_packages")
 
 
-def _listed(installer: Path) -> list[dict[str, Any]]:
+def installed(project: Project) -> list[str]:
+    """The names of the packages that dbt loads, whoever has put them there."""
     try:
-        content = yaml.safe_load((installer / "packages.yml").read_bytes())
-    except FileNotFoundError:
+        entries = sorted(packages_folder(project).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return (content or {}).get("packages") or []
+    return [path.name for path in entries if path.is_dir() and not path.name.startswith("__")]
 
 
-def _reachable(url: str) -> bool:
-    # A hub that swallows packets would keep dbt waiting for minutes.
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+def has_elementary(project: Project) -> bool:
+    """Whether Elementary takes part: when it is installed, unless ORRERY_ELEMENTARY says otherwise."""
+    switch = os.environ.get(SWITCH)
+    return switch == "1" if switch else ELEMENTARY in installed(project)
+
+
+def state(project: Project) -> dict[str, Any]:
+    """What of the packages changes the manifest, as JSON."""
+    return {"installed": installed(project), ELEMENTARY: has_elementary(project)}
+
+
+def variables(project: Project) -> dict[str, str]:
+    """The environment variables by which dbt's files learn of the packages, the same for all of dbt's users.
+
+    dbt parses everything anew when one of them changes.
+    """
+    return {
+        _FOLDER: str(packages_folder(project).absolute()),
+        SWITCH: "1" if has_elementary(project) else "0",
+    }
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def _run_deps(installer: Path, folder: Path) -> str | None:
-    command = [str(Path(sys.executable).parent / "dbt"), "--quiet", "deps", "--project-dir", str(installer)]
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "ORRERY_DBT_PACKAGES": str(folder)},
-            cwd=installer,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"dbt deps did not end within {INSTALL_SECONDS} seconds"
-    if done.returncode == 0:
-        return None
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-    said = [line for line in lines if line and "Encountered an error" not in line and line != "Runtime Error"]
-    return " ".join(said) or "dbt deps failed"
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -15,7 +15,7 @@ from orrery.config.project import Project
 
 
 class ProfileError(OrreryError):
-    """The profile that dbt_project.yml names cannot be found."""
+    """The profile that dbt_project.yml names, or its target, cannot be found."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,26 @@ def read_profile(project: Project) -> Profile:
     Cosmos wants profile and target by name, and dbt's partial parsing holds only for the same names:
     everybody who calls dbt gets them here. Raises ProfileError when profiles.yml lacks the profile.
     """
+    return _find(project)[0]
+
+
+def read_output(project: Project) -> dict[str, Any]:
+    """How dbt reaches the warehouse: the settings of the target in profiles.yml, as dbt renders them.
+
+    They hold secrets. For those who cannot pay for dbt, which costs seconds to import. Raises ProfileError.
+    """
+    found, profile = _find(project)
+    output = (profile.get("outputs") or {}).get(found.target)
+    if not isinstance(output, dict):
+        raise ProfileError(
+            f"{project.relative(found.file)}: the profile {found.name!r} has no target {found.target!r}.\n"
+            "  Add it to its outputs, or choose another one."
+        )
+    return {key: _render(value) if isinstance(value, str) else value for key, value in output.items()}
+
+
+def _find(project: Project) -> tuple[Profile, dict[str, Any]]:
+    """The profile, and what the file says of it."""
     file = project.profiles_dir / "profiles.yml"
     name = str(_read(project, project.dbt_dir / "dbt_project.yml").get("profile"))
     profile = _read(project, file).get(name)
@@ -48,7 +68,8 @@ def read_profile(project: Project) -> Profile:
     target = os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
     outputs = profile.get("outputs")
     output = outputs.get(target) if isinstance(outputs, dict) else None
-    return Profile(name, target, file, str(output.get("type", "")) if isinstance(output, dict) else "")
+    kind = str(output.get("type", "")) if isinstance(output, dict) else ""
+    return Profile(name, target, file, kind), profile
 
 
 def _read(project: Project, path: Path) -> dict[str, Any]:
@@ -62,7 +83,10 @@ def _read(project: Project, path: Path) -> dict[str, Any]:
 
 
 def _render(text: str) -> str:
-    return Environment(autoescape=False).from_string(text).render(env_var=_env_var)
+    jinja = Environment(autoescape=False)
+    # What dbt makes of these, their readers make of text.
+    jinja.filters.update(dict.fromkeys(("as_number", "as_bool", "as_native", "as_text"), str))
+    return jinja.from_string(text).render(env_var=_env_var)
 
 
 def _env_var(name: str, default: str | None = None) -> str:

@@ -53,6 +53,15 @@ def slim_manifest(
         # What fills the sources, and what runs after the models; see orrery.manifest.ingest and exposures.
         "ingest": [],
         "runs": [],
+        # Whether this dbt package is installed.
+        "elementary": False,
+        # Who is told of what; see orrery.manifest.alerts.
+        "alerts": None,
+        "exposures": {
+            uid: {"name": exposure["name"], "depends_on": {"nodes": _depends_on(exposure)}}
+            for uid, exposure in sorted(manifest.get("exposures", {}).items())
+            if not kept.isdisjoint(_depends_on(exposure))
+        },
         "nodes": {
             uid: _slim(resources[uid], lineage.parents(uid), own_stage.get(uid))
             for uid in lineage.ordered()
@@ -170,7 +179,17 @@ _COPIED = (
     "freshness",
     "loaded_at_field",
     "model",
+    "column_name",
+    "test_metadata",
 )
+
+
+def _is_pii(column: Resource) -> bool:
+    """Whether a column holds personal data: by the tag `pii`, or by `pii: true` in its meta."""
+    config = column.get("config") or {}
+    tags = [*(column.get("tags") or ()), *(config.get("tags") or ())]
+    meta = {**(column.get("meta") or {}), **(config.get("meta") or {})}
+    return "pii" in tags or bool(meta.get("pii"))
 
 
 def _slim(resource: Resource, parents: list[str], stage: str | None) -> Resource:
@@ -184,6 +203,7 @@ def _slim(resource: Resource, parents: list[str], stage: str | None) -> Resource
     slim["depends_on"] = {"nodes": parents}
     slim["columns"] = {
         name: {key: column.get(key) for key in ("data_type", "description") if column.get(key)}
+        | ({"pii": True} if _is_pii(column) else {})
         for name, column in resource.get("columns", {}).items()
     }
     if resource.get("group"):

@@ -11,10 +11,10 @@ import orjson
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.manifest import fingerprint
+from orrery.manifest import fingerprint, packages
 
 # Changes whenever the content of these files changes in a way that an older reader cannot follow.
-FORMAT = 2
+FORMAT = 3
 # dbt's memory of the parsed project; without it every run would parse all files anew.
 PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"
@@ -64,7 +64,10 @@ class ManifestStore:
         index = self.read_index()
         if index is None:
             return ["there is no manifest yet"]
-        return fingerprint.changes(self.project, index["files"])
+        changes = fingerprint.changes(self.project, index["files"])
+        if index["packages"] != packages.state(self.project):
+            changes.append("other dbt packages are installed than it was built with")
+        return changes
 
     def check_current(self) -> None:
         """Raise ManifestError unless the manifests belong to the project as it is now."""
@@ -106,7 +109,13 @@ class ManifestStore:
         """
         _write(
             self.index_path,
-            {"format": FORMAT, "files": files, "problem": problem, "pipelines": pipelines},
+            {
+                "format": FORMAT,
+                "files": files,
+                "packages": packages.state(self.project),
+                "problem": problem,
+                "pipelines": pipelines,
+            },
         )
         for path in self.project.manifest_dir.glob("*.json"):
             if path != self.index_path and path.stem not in pipelines:

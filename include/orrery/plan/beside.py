@@ -108,16 +108,21 @@ def exposure_tasks(entries: list[Resource], owner: Owner) -> dict[str, TaskPlan]
 _PUBLISHED = {
     "docs": "Publishes dbt's documentation of the pipeline as one HTML file.",
     "artifacts": "Publishes manifest.json, run_results.json, sources.json and catalog.json of the run.",
+    "elementary": "Publishes Elementary's report on data quality as one HTML file, if it is installed.",
 }
 
 
-def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> list[TaskPlan]:
+def publish_tasks(
+    block: Publish, last: Iterable[str], owner: str | None, *, elementary: bool
+) -> list[TaskPlan]:
     """The tasks that publish what a run has done, whatever became of it, one after the other.
 
     :param last: the ids of the tasks that no other one waits for
+    :param elementary: whether it is installed; otherwise its task holds nobody up, as it is skipped
     """
     tasks: list[TaskPlan] = []
-    upstream = frozenset(last)
+    last = frozenset(last)
+    upstream = last
     for name, doc in _PUBLISHED.items():
         if getattr(block, name):
             task_id = _id(PUBLISH, name)
@@ -128,7 +133,7 @@ def publish_tasks(block: Publish, last: Iterable[str], owner: str | None) -> lis
                     kind=TaskKind.PUBLISH,
                     nodes=(),
                     select=(),
-                    upstream=upstream,
+                    upstream=last if name == "elementary" and not elementary else upstream,
                     owner=owner,
                     doc=doc,
                     always=True,

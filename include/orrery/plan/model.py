@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from orrery.config.alerts import Alerts
 from orrery.config.pipeline import CHUNKS, SPLIT, Pipeline
 from orrery.config.transfer import Transfer
 
@@ -89,7 +90,8 @@ class TaskPlan:
 class PipelinePlan:
     """The DAG of one pipeline.
 
-    `by_node` finds the task that builds a seed, model or snapshot, or that checks a source.
+    `by_node` finds the task that builds a seed, model or snapshot, or that checks a source. `alerts` are
+    the pipeline's over the project's defaults.
     """
 
     name: str
@@ -98,3 +100,4 @@ class PipelinePlan:
     tasks: Mapping[str, TaskPlan]
     by_node: Mapping[str, str]
     file: str
+    alerts: Alerts | None = None

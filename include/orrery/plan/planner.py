@@ -17,6 +17,7 @@ from orrery.config.pipeline import (
     STAGING,
     TESTS,
 )
+from orrery.manifest.alerts import effective_alerts
 from orrery.plan.beside import exposure_tasks, ingest_tasks, publish_tasks
 from orrery.plan.doc import node_doc, tests_doc
 from orrery.plan.lineage import Lineage
@@ -78,7 +79,13 @@ class _Planner:
         used = {task.stage for task in tasks.values()}
         stages = tuple(stage for stage in self.config.stage_names if stage in used)
         return PipelinePlan(
-            self.pipeline.name, self.config, stages, tasks, self.by_node, self.pipeline.document.file
+            self.pipeline.name,
+            self.config,
+            stages,
+            tasks,
+            self.by_node,
+            self.pipeline.document.file,
+            effective_alerts(self.config, self.slim),
         )
 
     def _add(self, task: TaskPlan) -> str:
@@ -139,7 +146,8 @@ class _Planner:
         if self.config.publish is None:
             return
         last = self.tasks.keys() - set().union(*self.upstream.values())
-        for task in publish_tasks(self.config.publish, last, self._owner({"config": {}})):
+        owner, elementary = self._owner({"config": {}}), self.slim["elementary"]
+        for task in publish_tasks(self.config.publish, last, owner, elementary=elementary):
             self._add(task)
 
     def _with_ancestors(self, uids: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,20 @@ from orrery.publish.artifacts import DOCS_FOLDER
 
 
 def docs_dbt(project: Project, ti: Any, options: RunOptions) -> Dbt:
+    """dbt for the documentation of a run."""
+    return publishing_dbt(project, ti, options, DOCS_FOLDER)
+
+
+def publishing_dbt(
+    project: Project, ti: Any, options: RunOptions, name: str, environment: Mapping[str, str] | None = None
+) -> Dbt:
     """dbt with a target folder of its own in the folder of a run, so that what the run has left stays."""
     folder = run_folder.prepare(project, ti.dag_id, ti.run_id)
-    target = folder / DOCS_FOLDER
+    target = folder / name
     target.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):
         shutil.move(folder / PARTIAL_PARSE, target / PARTIAL_PARSE)
-    return Dbt(project, target_dir=target, variables=options.variables)
+    return Dbt(project, target_dir=target, variables=options.variables, environment=environment)
 
 
 def write_docs(dbt: Dbt, unique_ids: Iterable[str]) -> Path:

@@ -5,26 +5,21 @@ from __future__ import annotations
 import socket
 from abc import abstractmethod
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
 from orrery.config.publish import Publish
-from orrery.execute.options import OptionsError, RunOptions
-from orrery.execute.results import RESULT_KEY, summary
+from orrery.execute.ending import await_others
+from orrery.execute.options import SKIPPED_STAGE, OptionsError, RunOptions
+from orrery.execute.results import RESULT_KEY, outcome, summary
 from orrery.ingest.errors import explained
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
-# How often a task looks whether all others have ended.
-_LOOK_AGAIN = timedelta(seconds=5)
 
 
 class PublishOperator(BaseOperator):
@@ -53,8 +48,11 @@ class PublishOperator(BaseOperator):
         except OptionsError as error:
             raise AirflowSkipException(f"The run was refused: {error}") from None
         if self.stage in options.skip_stages:
-            raise AirflowSkipException(f"This run leaves out the stage {self.stage!r} (skip_stages).")
-        self._await_others(context)
+            raise AirflowSkipException(SKIPPED_STAGE.format(self.stage))
+        if reason := self._why_not():
+            context["ti"].xcom_push(key=RESULT_KEY, value=outcome(reason, status="skipped"))
+            raise AirflowSkipException(reason)
+        await_others(context["ti"])
         with explained(context):
             self._publish(self._files(context, options), context)
 
@@ -66,18 +64,9 @@ class PublishOperator(BaseOperator):
         """The names of all files that this task may publish."""
         return ()
 
-    def _await_others(self, context: Context) -> None:
-        """Come back later while tasks are at work: those that a failure holds back have ended early."""
-        ti: Any = context["ti"]
-        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
-        busy = [
-            task_id
-            for task_id, state in states.items()
-            if state not in _ENDED and not task_id.startswith(f"{PUBLISH}.")
-        ]
-        if busy:
-            self.log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
-            raise AirflowRescheduleException(datetime.now(UTC) + _LOOK_AGAIN)  # type: ignore[no-untyped-call]
+    def _why_not(self) -> str | None:
+        """Why there is nothing to publish, whatever the run does."""
+        return None
 
     def _publish(self, files: Mapping[str, bytes], context: Context) -> None:
         # The clients of stores; parsing must not pay for them.
@@ -142,4 +131,27 @@ class ArtifactsOperator(PublishOperator):
         return files
 
 
-OPERATORS: dict[str, type[PublishOperator]] = {"docs": DocsOperator, "artifacts": ArtifactsOperator}
+class ElementaryOperator(PublishOperator):
+    """Publishes Elementary's report, with what all runs of all pipelines have told it."""
+
+    custom_operator_name = "Elementary"
+
+    def _why_not(self) -> str | None:
+        # It brings dbt with it.
+        from orrery.execute.elementary import why_absent
+
+        return why_absent(Project.find())
+
+    def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
+        from orrery.publish.elementary import write_report
+        from orrery.publish.target import ELEMENTARY
+
+        report = write_report(Project.find(), context["ti"], options)
+        return {ELEMENTARY: report.read_bytes()}
+
+
+OPERATORS: dict[str, type[PublishOperator]] = {
+    "docs": DocsOperator,
+    "artifacts": ArtifactsOperator,
+    "elementary": ElementaryOperator,
+}

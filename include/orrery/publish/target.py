@@ -16,12 +16,13 @@ from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.stores import open_store, write_bytes
 
 DOCS = "index.html"
+ELEMENTARY = "elementary.html"
 ARTIFACTS = ("manifest.json", "run_results.json", "sources.json", "catalog.json")
 # What makes a folder one of a run.
 RUN = "run.json"
 LATEST = "latest"
-_CONTENT_TYPES = {"html": "text/html", "json": "application/json"}
-_NAME = re.compile(r"\d{8}T\d{6}Z_[\w.-]+-[0-9a-f]{8}", re.ASCII)
+CONTENT_TYPES = {"html": "text/html", "json": "application/json"}
+RUN_NAME = re.compile(r"\d{8}T\d{6}Z_[\w.-]+-[0-9a-f]{8}", re.ASCII)
 
 
 def run_name(run_id: str, run_after: datetime) -> str:
@@ -66,7 +67,7 @@ class PublishTarget:
         others = sorted((name for name in self._runs() if name != self._run), reverse=True)
         old = others[keep - 1 :]
         for run in old:
-            for name in (DOCS, *ARTIFACTS, RUN):
+            for name in (DOCS, ELEMENTARY, *ARTIFACTS, RUN):
                 self._delete(f"runs/{run}/{name}")
             if self._place.scheme == "file":
                 # A bucket has no folders. One with something else in it stays.
@@ -77,10 +78,10 @@ class PublishTarget:
     def _runs(self) -> set[str]:
         """The folders of runs that are there."""
         found = {file.name.split("/")[1] for file in self._store.glob(f"runs/*/{RUN}")}
-        return {name for name in found if _NAME.fullmatch(name)}
+        return {name for name in found if RUN_NAME.fullmatch(name)}
 
     def _write(self, name: str, content: bytes) -> None:
-        kind = _CONTENT_TYPES[name.rpartition(".")[2]]
+        kind = CONTENT_TYPES[name.rpartition(".")[2]]
         try:
             write_bytes(self._store, name, content, kind)
         except FileError as error:

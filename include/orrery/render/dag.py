@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
@@ -16,7 +17,8 @@ from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
-from orrery.config.pipeline import BUILD, FINISHED, INGEST, PUBLISH, Pipeline
+from orrery.config.alerts import Alerts
+from orrery.config.pipeline import ALERT, BUILD, FINISHED, INGEST, PUBLISH, Pipeline
 from orrery.config.project import Project
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.marker import MarkerOperator
@@ -54,6 +56,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         max_active_runs=config.max_active_runs,
         tags=set(config.tags),
         default_args=_default_args(config),
+        **_deadline(plan),
     )
     if config.execute == "build":
         dag.max_active_tasks = MAX_ACTIVE_TASKS
@@ -65,9 +68,17 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         builder.add_build()
     if announced:
         builder.announce()
+    if plan.alerts:
+        builder.add_alert(plan.alerts)
     # Only now: every task that is made while its DAG has params gets a deep copy of them.
     dag.params.update(form_of(plan))
     return dag
+
+
+def _dbt_queue() -> dict[str, str]:
+    """With Celery: the queue of the tasks that may run dbt, of the workers that have its project."""
+    queue = os.environ.get("ORRERY_DBT_QUEUE")
+    return {"queue": queue} if queue else {}
 
 
 def _default_args(config: Pipeline) -> dict[str, Any]:
@@ -75,6 +86,25 @@ def _default_args(config: Pipeline) -> dict[str, Any]:
     if config.pool and config.execute == "per_model":
         arguments["pool"] = config.pool
     return arguments
+
+
+def _deadline(plan: PipelinePlan) -> dict[str, Any]:
+    """The argument of a DAG that says when its runs are late."""
+    if plan.config.sla is None or plan.alerts is None or "late" not in plan.alerts.on:
+        return {}
+    # Few pipelines need it.
+    from orrery.alert.late import deadline_of
+
+    return {"deadline": deadline_of(plan.config.sla, plan.alerts, plan.config.owner)}
+
+
+def _on_failure(plan: PipelinePlan) -> dict[str, Any]:
+    """The argument of a task that tells people of its failure."""
+    if plan.alerts is None or "failure" not in plan.alerts.on:
+        return {}
+    from orrery.alert.failure import FailureAlert
+
+    return {"on_failure_callback": [FailureAlert(plan.alerts, plan.config.owner)]}
 
 
 class _Builder:
@@ -85,6 +115,8 @@ class _Builder:
         self.dag = dag
         self.tasks: dict[str, BaseOperator | MappedOperator] = {}
         self._groups: dict[str, TaskGroup] = {}
+        # Not among the default arguments of the DAG: Airflow would store those, with their addresses.
+        self._on_failure = _on_failure(plan)
         self._published = {tid for tid, task in plan.tasks.items() if task.stage == PUBLISH}
         for stage in plan.stages:
             self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
@@ -154,6 +186,8 @@ class _Builder:
             # Data that has not come in holds back what reads it, and nothing else.
             trigger_rule=TriggerRule.ALL_DONE,
             **pool,
+            **_dbt_queue(),
+            **self._on_failure,
         )
         build.set_upstream(
             [task for task in ingests.values() if not task.downstream_task_ids & ingests.keys()]
@@ -170,6 +204,28 @@ class _Builder:
         finished = MarkerOperator(task_id=FINISHED, dag=self.dag, outlets=[asset_of(self.plan.name)])
         finished.set_upstream(last)
 
+    def add_alert(self, alerts: Alerts) -> None:
+        """A last task that tells people how a run has ended; what is published does not wait for it."""
+        from orrery.alert.operator import AlertOperator
+
+        last = [
+            task
+            for task in self.dag.tasks
+            if task.task_id not in self._published
+            and (task.task_id == BUILD or task.downstream_task_ids <= self._published)
+        ]
+        alert = AlertOperator(
+            task_id=ALERT,
+            dag=self.dag,
+            pipeline=self.plan.name,
+            alerts=alerts,
+            owner=self.plan.config.owner,
+            retries=0,
+            trigger_rule=TriggerRule.ALL_DONE,
+            doc_md="Tells people how the run has ended.",
+        )
+        alert.set_upstream(last)
+
     def _add(self, task: TaskPlan) -> BaseOperator | MappedOperator:
         arguments: dict[str, Any] = {
             "task_id": task.name,
@@ -184,15 +240,19 @@ class _Builder:
         elif task.kind is TaskKind.EXPOSURE:
             # Not after a run that has left out all its models, or in which they were stale.
             arguments["trigger_rule"] = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+        if task.kind not in (TaskKind.MARKER, TaskKind.PUBLISH):
+            arguments |= self._on_failure
         operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
             operator = MarkerOperator(**arguments)
         elif task.kind is TaskKind.PUBLISH and self.plan.config.publish:
+            arguments |= _dbt_queue()
             operator = publish_operator(task, self.plan.config.publish, self.plan, arguments)
         elif task.work:
             arguments["retries"] = self.plan.config.retries
             operator = work_operator(task, task.work, self.tasks, arguments)
         else:
+            arguments |= _dbt_queue()
             operator = NODE_OPERATORS[self.plan.config.execute](
                 kind=task.kind, stage=task.stage, nodes=task.nodes, select=task.select, **arguments
             )

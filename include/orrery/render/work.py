@@ -24,6 +24,9 @@ _OPERATORS = {
     "http": "orrery.ingest.exposure.HttpOperator",
     "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
+# What does no harm when it comes twice is tried once more. Workers get lost, and Airflow fails a task that
+# is resumed from the triggerer before it has noticed the end of the first worker, which may take a while.
+_REPEATABLE = ("files", "transfer", "airbyte", "job", "spark")
 _DOCUMENTED = ("seed", "snapshot", "model", "source")
 _RETRY_DELAY = timedelta(seconds=5)
 
@@ -36,7 +39,7 @@ def work_operator(
     :param tasks: the operators of the tasks before it
     :param arguments: those of every operator
     """
-    if _is_resumed(work):
+    if work.kind in _REPEATABLE:
         arguments |= {"retries": max(1, arguments["retries"]), "retry_delay": _RETRY_DELAY}
     if work.kind == "files" and work.block.chunk_size:
         # Few pipelines need it.
@@ -58,13 +61,3 @@ def publish_operator(
     nodes = {uid for other in plan.tasks.values() for uid in other.nodes}
     documented = tuple(sorted(uid for uid in nodes if uid.partition(".")[0] in _DOCUMENTED))
     return OPERATORS[task.name](stage=task.stage, publish=block, documented=documented, **arguments)
-
-
-def _is_resumed(work: Work) -> bool:
-    """Whether a task waits in the triggerer, and does no harm when it comes twice.
-
-    Airflow fails such a task when it is resumed before the end of its first worker was noticed, which a
-    busy scheduler does late.
-    """
-    waits = work.kind == "files" and work.block.if_missing == "wait"
-    return waits or work.kind in ("airbyte", "job", "spark")

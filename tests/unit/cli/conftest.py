@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conftest import WriteProject
-from orrery.cli import follow, pipelines
+from orrery.cli import follow, session
 from orrery.cli.__main__ import main
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
@@ -41,7 +41,7 @@ def shop(write_project: WriteProject) -> Project:
 def orrery(airflow: Airflow, shop: Project, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Calls a command against the served Airflow, in place of the stack of this machine."""
     info = SimpleNamespace(url=airflow.url, username="admin", password="secret")
-    monkeypatch.setattr(pipelines, "start", lambda project, console: info)
+    monkeypatch.setattr(session, "start", lambda project, console: info)
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.001)
 
     def call(*arguments: str) -> Result:

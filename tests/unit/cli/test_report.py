@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from orrery.cli import history, report
+from orrery.cli import report
 from orrery.cli.__main__ import main
-from orrery.cli.history import Run, runs_of
 from orrery.config.project import Project
+from orrery.execute import history
+from orrery.execute.history import Run, runs_of
 from orrery.execute.node_runs import NodeRun
 
 BEGAN = datetime(2026, 1, 31, 6, tzinfo=UTC)
@@ -191,22 +192,19 @@ def test_the_report_says_what_it_has_not_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "told"),
-    [
-        ("shop", "shop: no run is kept yet.\n  ./orrery run shop"),
-        ("slow", "only execute: build keeps what its nodes did, and this pipeline has execute: per_model."),
-    ],
+    ("arguments", "target"), [((), "dev"), (("--target", "prod"), "prod")], ids=["of the profile", "chosen"]
 )
 def test_a_pipeline_without_runs(
-    shop: Project, monkeypatch: pytest.MonkeyPatch, pipeline: str, told: str
+    shop: Project, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], target: str
 ) -> None:
     (shop.dbt_dir / "pipelines" / "broken.yml").unlink()
-    (shop.dbt_dir / "pipelines" / "slow.yml").write_text("select: a\nexecute: per_model\n")
     monkeypatch.setattr(report.Stack, "warehouse_dsn", lambda stack, role: role)
-    monkeypatch.setattr(report, "_read", lambda dsn, name, count: [])
-    done = CliRunner().invoke(main, ["report", pipeline])
+    monkeypatch.setattr(report, "_read", lambda *asked: read.append(asked) or [])
+    read: list[Any] = []
+    done = CliRunner().invoke(main, ["report", "shop", *arguments])
     assert done.exit_code == 0, done.output
-    assert told in done.output
+    assert f"shop: no run with dbt's target {target} is kept yet.\n  ./orrery run shop" in done.output
+    assert read == [("transformer", "shop", target, 20)]
 
 
 def test_an_unknown_pipeline_and_a_stack_that_was_never_started(shop: Project) -> None:
@@ -217,4 +215,4 @@ def test_an_unknown_pipeline_and_a_stack_that_was_never_started(shop: Project) -
 
 def test_a_warehouse_that_does_not_answer() -> None:
     with pytest.raises(report.OrreryError, match=r"(?s)does not answer.*\./orrery up"):
-        report._read("postgresql://transformer:secret@127.0.0.1:1/warehouse", "shop", 20)
+        report._read("postgresql://transformer:secret@127.0.0.1:1/warehouse", "shop", "dev", 20)

@@ -104,11 +104,11 @@ def test_retry_failed(orrery: Command, airflow: Airflow) -> None:
     assert "customers" not in result.output
 
 
-def test_what_becomes_of_a_retried_run_is_published_again(orrery: Command, airflow: Airflow) -> None:
-    published = [task("publish.docs", "success"), task("publish.artifacts", "failed")]
-    airflow.states = [[*STATES, *published]]
+def test_what_becomes_of_a_retried_run_is_published_and_told_again(orrery: Command, airflow: Airflow) -> None:
+    last = [task("publish.docs", "success"), task("publish.artifacts", "failed"), task("alert", "success")]
+    airflow.states = [[*STATES, *last]]
     orrery("retry", "shop", "--failed")
-    expected = {"core.orders", "core.sales", "tests.orders", "publish.docs", "publish.artifacts"}
+    expected = {"core.orders", "core.sales", "tests.orders", "publish.docs", "publish.artifacts", "alert"}
     ids = cleared(airflow)["task_ids"]
     assert isinstance(ids, list)
     assert sorted(ids) == sorted(expected)
@@ -195,6 +195,12 @@ def test_retry_one(orrery: Command, airflow: Airflow, name: str, task_id: str) -
     assert orrery("retry", "shop", "--model", name).exit_code == 0
     body = cleared(airflow)
     assert (body["task_ids"], body["include_downstream"]) == ([task_id], False)
+
+
+def test_what_becomes_of_one_task_is_told(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [[*STATES, task("alert", "success")]]
+    assert orrery("retry", "shop", "--model", "core.orders").exit_code == 0
+    assert cleared(airflow)["task_ids"] == ["core.orders", "alert"]
 
 
 def test_retry_one_and_what_descends_from_it(orrery: Command, airflow: Airflow) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "description: D\nowner: o\nschedule: '0 6 * * *'\nselect: [a, b+]\nexclude: c\n"
         "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\n"
         "publish: {docs: false, to: 's3://my_aws@reports/shop', keep: 3}\n"
+        "alerts: {slack: '#a', webhook: w, on: late, samples: 2}\nsla: 17:30\n"
         "execute: per_model\nstale: skip\nfull_refresh: true\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
@@ -53,7 +54,20 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "tests": "end",
         "execute": "per_model",
         "stale": "skip",
-        "publish": {"docs": False, "artifacts": True, "to": "s3://my_aws@reports/shop", "keep": 3},
+        "publish": {
+            "docs": False,
+            "artifacts": True,
+            "elementary": False,
+            "to": "s3://my_aws@reports/shop",
+            "keep": 3,
+        },
+        "alerts": {
+            "slack": {"channel": "#a", "connection": "slack_default", "mention": None},
+            "webhook": "w",
+            "on": ("late",),
+            "samples": 2,
+        },
+        "sla": {"by": time(17, 30), "within": None, "timezone": "UTC"},
         "retries": 2,
         "pool": "p",
         "max_active_runs": 3,

@@ -8,13 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dbt.events.types import LogModelResult, MainReportVersion, NodeFinished, NodeStart
 from dbt_common.events.base_types import BaseEvent, EventLevel, EventMsg, msg_from_base_event
 
-from orrery.execute.collector import Collector, Line, TaskRecord
+from orrery.execute.collector import Collector, Line, TaskRecord, read_records
 from orrery.execute.results import NodeResult, run_result
 from orrery.plan.model import TaskKind, TaskPlan
 
@@ -237,6 +238,16 @@ def test_sources_end_with_the_results_of_the_command() -> None:
     assert record.end == told
 
 
+def test_a_source_that_cannot_be_read_ends_with_what_dbt_said() -> None:
+    # dbt leaves it out of sources.json.
+    sources = task("source_freshness.app__orders", SOURCE, kind=TaskKind.FRESHNESS)
+    listener = Listener(sources)
+    listener.feed(start(SOURCE), finish(SOURCE, "error"))
+    listener.collector.finish([])
+    assert listener.calls == [("started", sources.task_id), ("ended", sources.task_id)]
+    assert listener.records[sources.task_id].failed
+
+
 def test_results_that_come_after_the_command_end_what_dbt_did_not_tell_of() -> None:
     listener = Listener(task("tests.a", B, C), task("core.a", A))
     listener.feed(start(A), finish(A), start(B), finish(B, "pass"))
@@ -254,6 +265,37 @@ def test_results_that_come_after_the_command_end_what_dbt_did_not_tell_of() -> N
     assert listener.records["core.a"].results[0].status == "success"
     record = listener.records["tests.a"]
     assert ([node.status for node in record.results], record.skipped) == (["pass", "skipped"], True)
+
+
+def test_records_of_a_command_whose_events_nobody_took(tmp_path: Path) -> None:
+    times = [
+        {
+            "name": name,
+            "started_at": f"2026-01-31T06:00:0{at}Z",
+            "completed_at": f"2026-01-31T06:00:0{at + 1}Z",
+        }
+        for name, at in (("compile", 1), ("execute", 2))
+    ]
+    ended = {"unique_id": "model.shop.a", "status": "success", "execution_time": 2.0, "timing": times}
+    skipped = {"unique_id": "model.shop.b", "status": "skipped", "execution_time": 0.0, "timing": []}
+    document = {
+        "metadata": {"invocation_id": "i", "generated_at": "2026-01-31T06:00:09Z"},
+        "results": [ended, skipped],
+    }
+    assert read_records(tmp_path) == []
+    (tmp_path / "run_results.json").write_text(json.dumps(document))
+    assert [
+        (node.start, node.end, node.result and node.result.status, node.invocation_id)
+        for node in read_records(tmp_path)
+    ] == [
+        ("2026-01-31T06:00:01Z", "2026-01-31T06:00:03Z", "success", "i"),
+        (None, "2026-01-31T06:00:09Z", "skipped", "i"),
+    ]
+    # A source that could not be checked.
+    lost = {"unique_id": "source.shop.a.b", "status": "runtime error", "error": "no such table"}
+    (tmp_path / "sources.json").write_text(json.dumps(document | {"results": [lost]}))
+    (record,) = read_records(tmp_path)
+    assert (record.start, record.result and record.result.message) == (None, "no such table")
 
 
 def test_several_threads_at_once() -> None:

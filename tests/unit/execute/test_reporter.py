@@ -60,8 +60,9 @@ class Heard:
     def write(self, task_id: str, try_number: int, lines: Iterable[Line]) -> None:
         self.logs[task_id] = (try_number, [line.text for line in lines])
 
-    def take(self, ended: TaskRecord, try_number: int) -> None:
-        self.kept.append((ended.task.task_id, try_number))
+    def take(self, nodes: Iterable[NodeRecord], try_number: int) -> None:
+        of = {uid: task_id for task_id, task in PLAN.tasks.items() for uid in task.nodes}
+        self.kept += [(of[node.result.unique_id], try_number) for node in nodes if node.result]
 
     @property
     def states(self) -> dict[str, NodeState]:

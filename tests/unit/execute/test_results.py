@@ -133,6 +133,7 @@ def test_freshness(tmp_path: Path) -> None:
         {
             "unique_id": "source.s.a.fresh",
             "status": "pass",
+            "max_loaded_at": "2026-01-31T06:00:00Z",
             "max_loaded_at_time_ago_in_s": 61.4,
             "execution_time": 0.5,
             "adapter_response": {"bytes_processed": 4096},
@@ -148,7 +149,10 @@ def test_freshness(tmp_path: Path) -> None:
     )
     results = read_results(tmp_path)
     assert results == [
-        NodeResult("source.s.a.fresh", "pass", 0.5, None, None, "loaded 61 s ago", {"bytes_processed": 4096}),
+        NodeResult(
+            *("source.s.a.fresh", "pass", 0.5, None, None, "loaded 61 s ago"),
+            {"bytes_processed": 4096, "max_loaded_at": "2026-01-31T06:00:00Z"},
+        ),
         NodeResult("source.s.a.old", "warn", 0.5, None, None, "loaded 7201 s ago"),
         NodeResult("source.s.a.lost", "runtime error", 0.0, None, None, "relation does not exist"),
     ]

@@ -197,11 +197,11 @@ def test_environment_drops_what_would_move_the_stack(layout: Layout) -> None:
     assert env["PYTHONPATH"].split(os.pathsep)[0] == str(layout.root / "include")
 
 
-def test_only_the_scheduler_gets_the_warehouse_password(layout: Layout) -> None:
+def test_only_who_reads_the_warehouse_gets_its_password(layout: Layout) -> None:
     keys = Secrets.generate()
     for name in COMPONENTS:
         values = set(environment.component_env(layout, SAVED, keys, name).values())
-        expected = {keys.transformer} if name == "scheduler" else set()
+        expected = {keys.transformer} if name in ("scheduler", "api-server") else set()
         assert values & set(vars(keys).values()) == expected, name
 
 

@@ -224,6 +224,15 @@ def test_what_is_loaded_how() -> None:
     assert Files(files="a.csv", load="replace").load_mode == "replace"
 
 
+def test_a_mistake_in_a_template_names_the_block_that_uses_it(write_project: WriteProject) -> None:
+    text = block(TABLE, "job:\n  image: load:1\n  template: own.yaml.j2")
+    write_project({"include/templates/own.yaml.j2": "kind: Pod\nname: {{ nam }}\n"})
+    with pytest.raises(ConfigError) as raised:
+        read(write_project, text)
+    assert str(raised.value).startswith("include/templates/own.yaml.j2:2:1: 'nam' is undefined\n")
+    assert str(raised.value).endswith("\n  It is used in dbt/models/shop/_sources.yml:9")
+
+
 def test_a_mistake_stops_the_pipelines_that_read_the_source_only(write_project: WriteProject) -> None:
     good, bad = "files: orders/*.csv", "files: orders/*.csv\nsetle: 5s"
     project = write_project(

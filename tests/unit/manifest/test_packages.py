@@ -1,123 +1,91 @@
-"""dbt packages: installed when they can be, and no obstacle when they cannot."""
+"""Which dbt packages are there, and what dbt is told of them."""
 
 from __future__ import annotations
 
-import re
-import socket
-import time
-from collections.abc import Iterator
+import os
 
 import pytest
 
-from conftest import WriteProject
+from conftest import WriteProject, write_files
 from orrery.config.project import Project
-from orrery.manifest import packages
-from orrery.manifest.packages import install_packages, packages_folder
+from orrery.manifest import fingerprint, packages
+from orrery.manifest.build import build_manifests
+from orrery.manifest.store import ManifestStore
 
-INSTALLER = {
-    "dbt/packages/dbt_project.yml": (
-        "name: installer\nversion: '1.0'\nprofile: tiny\n"
-        "packages-install-path: \"{{ env_var('ORRERY_DBT_PACKAGES', 'dbt_packages') }}\"\n"
-    )
+# Of Elementary only its name: a model, a hook, and a kind of test.
+ELEMENTARY = {
+    "dbt/dbt_packages/elementary/dbt_project.yml": (
+        "name: elementary\nversion: '1.0'\non-run-end: \"{{ elementary.on_run_end() }}\"\n"
+    ),
+    "dbt/dbt_packages/elementary/models/dbt_models.sql": "select 1 as id",
+    "dbt/dbt_packages/elementary/macros/hooks.sql": "{% macro on_run_end() %}{% endmacro %}",
+    "dbt/dbt_packages/elementary/macros/tests.sql": (
+        "{% test schema_changes(model) %}select 1 from {{ model }} where false{% endtest %}"
+    ),
 }
-HUB_PACKAGE = "packages: [{package: dbt-labs/dbt_utils, version: 1.3.0}]"
+SHOP = {
+    "dbt/models/a.sql": "select 1 as id",
+    "dbt/models/a.yml": (
+        "models:\n  - name: a\n    data_tests:\n      - elementary.schema_changes:\n          config:\n"
+        "            enabled: \"{{ env_var('ORRERY_ELEMENTARY', '0') == '1' }}\"\n"
+    ),
+    "dbt/pipelines/asks.yml": "select: fqn:*\npublish: {elementary: true}\n",
+    "dbt/pipelines/asks_not.yml": "select: fqn:*\npublish: {}\n",
+}
+TEST = "elementary_schema_changes_a_"
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A hub on this machine that anybody may call; nobody answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        monkeypatch.setenv("DBT_PACKAGE_HUB_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
-        yield server
+def names(project: Project, pipeline: str) -> set[str]:
+    """The nodes and tests of a pipeline."""
+    slim = ManifestStore(project).read(pipeline)
+    return {resource["name"] for key in ("nodes", "tests") for resource in slim[key].values()}
 
 
-def called(server: socket.socket) -> bool:
-    try:
-        server.accept()[0].close()
-    except BlockingIOError:
-        return False
-    return True
+def silent(line: str) -> None:
+    """Report no progress."""
 
 
-@pytest.mark.parametrize("listed", ["", "packages: []", "packages:", "# nothing\n"])
-def test_nothing_listed_calls_nobody(write_project: WriteProject, hub: socket.socket, listed: str) -> None:
-    project = write_project({**INSTALLER, "dbt/packages/packages.yml": listed})
-    assert install_packages(project) is None
-    assert not called(hub)
-    assert not packages_folder(project).exists()
+def test_elementary_takes_part_when_it_is_there(write_project: WriteProject) -> None:
+    project = write_project(SHOP)
+    assert build_manifests(project, silent).errors == {}
+    assert names(project, "asks") == {"a"}
+    assert not packages.has_elementary(project)
+
+    # Once it is installed, the manifest is not the one of the project any more.
+    write_files(project.root, ELEMENTARY)
+    assert packages.has_elementary(project)
+    (reason,) = ManifestStore(project).stale()
+    assert reason == "other dbt packages are installed than it was built with"
+    assert build_manifests(project, silent).errors == {}
+    assert ManifestStore(project).stale() == []
+    # Its models are no tasks, and its tests are for pipelines that ask for its report.
+    assert names(project, "asks") == {"a", TEST}
+    assert names(project, "asks_not") == {"a"}
 
 
-def test_no_installer(write_project: WriteProject, hub: socket.socket) -> None:
-    assert install_packages(write_project({})) is None
-    assert not called(hub)
-
-
-def test_an_unreachable_hub_is_a_reason_and_no_delay(write_project: WriteProject, hub: socket.socket) -> None:
-    project = write_project({**INSTALLER, "dbt/packages/packages.yml": HUB_PACKAGE})
-    hub.close()
-    started = time.monotonic()
-    assert install_packages(project) == "the package hub cannot be reached"
-    assert time.monotonic() - started < packages.PROBE_SECONDS + 1
-
-
-def test_a_reachable_hub_is_asked(
-    write_project: WriteProject, hub: socket.socket, monkeypatch: pytest.MonkeyPatch
+def test_the_environment_can_say_otherwise(
+    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(packages, "_run_deps", lambda *folders: asked.append(folders) or "no such package")
-    project = write_project({**INSTALLER, "dbt/packages/packages.yml": HUB_PACKAGE})
-    assert install_packages(project) == "no such package"
-    assert called(hub)
-    assert asked == [(project.dbt_dir / "packages", project.dbt_dir / "dbt_packages")]
+    project = write_project({**SHOP, **ELEMENTARY})
+    monkeypatch.setenv("ORRERY_ELEMENTARY", "0")
+    assert build_manifests(project, silent).errors == {}
+    assert names(project, "asks") == {"a"}
+    assert ManifestStore(project).stale() == []
+    monkeypatch.delenv("ORRERY_ELEMENTARY")
+    assert ManifestStore(project).stale() != []
 
 
-@pytest.fixture
-def with_local_package(write_project: WriteProject) -> Project:
-    return write_project(
-        {
-            **INSTALLER,
-            "dbt/packages/packages.yml": "packages: [{local: ../../helpers}]",
-            "helpers/dbt_project.yml": "name: helpers\nversion: '1.0'\n",
-            "helpers/macros/one.sql": "{% macro one() %}1{% endmacro %}",
-        }
-    )
+def test_what_dbt_is_told_does_not_stay_in_the_environment(write_project: WriteProject) -> None:
+    project = write_project({**SHOP, **ELEMENTARY})
+    before = dict(os.environ)
+    build_manifests(project, silent)
+    assert dict(os.environ) == before
+    folder = str(project.dbt_dir / "dbt_packages")
+    assert packages.variables(project) == {"ORRERY_DBT_PACKAGES": folder, "ORRERY_ELEMENTARY": "1"}
 
 
-def test_a_local_package_is_installed_once(
-    with_local_package: Project, hub: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = with_local_package
-    assert install_packages(project) is None
-    assert (project.dbt_dir / "dbt_packages" / "helpers" / "macros" / "one.sql").is_file()
-    assert not called(hub)
-
-    # The second time there is nothing to do, until the list changes.
-    monkeypatch.setattr(packages, "_run_deps", lambda *_: "called again")
-    assert install_packages(project) is None
-    listed = project.dbt_dir / "packages" / "packages.yml"
-    listed.write_text(listed.read_text() + "\n# another line\n")
-    assert install_packages(project) == "called again"
-
-
-def test_what_dbt_refuses_is_the_reason(with_local_package: Project) -> None:
-    listed = with_local_package.dbt_dir / "packages" / "packages.yml"
-    listed.write_text("packages: [{local: ../../nowhere}]")
-    reason = install_packages(with_local_package)
-    assert reason is not None
-    assert re.match(r"No dbt_project.yml found at expected path \S+/nowhere/dbt_project.yml Verify", reason)
-    assert "\n" not in reason
-    # It is tried again next time.
-    assert install_packages(with_local_package) == reason
-
-
-def test_the_folder_can_be_moved(
-    write_project: WriteProject, hub: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    monkeypatch.setattr(packages, "_run_deps", lambda *folders: asked.append(folders[1]) or "refused")
-    project = write_project({**INSTALLER, "dbt/packages/packages.yml": HUB_PACKAGE})
-    elsewhere = project.root / "elsewhere"
-    monkeypatch.setenv("ORRERY_DBT_PACKAGES", str(elsewhere))
-    install_packages(project)
-    assert asked == [elsewhere]
+def test_the_list_of_packages_is_part_of_the_fingerprint(write_project: WriteProject) -> None:
+    project = write_project({"dbt/packages/packages.yml": "packages: []\n"})
+    taken = fingerprint.take(project)
+    write_files(project.root, {"dbt/packages/packages.yml": "packages: [{local: x}]\n"})
+    assert fingerprint.changes(project, taken) == ["packages/packages.yml has changed"]

@@ -23,12 +23,13 @@ def plan(
     ingest: Any = (),
     runs: Any = (),
     chunk_size: int | None = None,
+    elementary: bool = False,
     **settings: Any,
 ) -> PipelinePlan:
     """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
 
     `ingest` are the unique ids of sources that files fill, in chunks of `chunk_size`, or whole entries;
-    `runs` are those of exposures.
+    `runs` are those of exposures, `elementary` tells whether it is installed.
     """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
@@ -45,6 +46,7 @@ def plan(
         for uid in ingest
     ]
     slim["runs"] = list(runs)
+    slim["elementary"] = elementary
     own = dict.fromkeys(stages or {}, ("path:x",))
     config = Pipeline.model_validate({"select": "*", "stages": own, **settings})
     document = Document("dbt/pipelines/shop.yml", {}, {}, {}, ())

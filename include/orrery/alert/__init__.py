@@ -1,0 +1,1 @@
+"""Tells people of failures, warnings, late runs and recoveries: in Slack, and by a webhook."""

@@ -1,0 +1,1 @@
+"""Orrery in containers: what its image and its services need beside Airflow's own commands."""

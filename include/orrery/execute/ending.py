@@ -1,0 +1,43 @@
+"""What the tasks have in common that run at the end of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowRescheduleException
+
+from orrery.config.pipeline import ALERT, PUBLISH
+
+log = logging.getLogger(__name__)
+
+ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
+# How often a task looks whether all others have ended.
+_LOOK_AGAIN = timedelta(seconds=5)
+
+
+def states_of_others(ti: Any) -> dict[str, str | None]:
+    """The states of the tasks of a run but those at its end; a mapped one is `<task>_<index>`."""
+    states: Mapping[str, str | None] = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(
+        ti.run_id, {}
+    )
+    return {
+        task_id: state
+        for task_id, state in states.items()
+        if task_id != ALERT and not task_id.startswith(f"{PUBLISH}.")
+    }
+
+
+def await_others(ti: Any) -> dict[str, str | None]:
+    """The states of all other tasks once they have ended; raises AirflowRescheduleException until then.
+
+    Those that a failure holds back have ended early.
+    """
+    states = states_of_others(ti)
+    busy = [task_id for task_id, state in states.items() if state not in ENDED]
+    if busy:
+        log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
+        raise AirflowRescheduleException(datetime.now(UTC) + _LOOK_AGAIN)  # type: ignore[no-untyped-call]
+    return states
