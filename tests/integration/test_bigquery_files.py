@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from pyarrow import parquet
 
-from orrery.config.ingest import Files
-from orrery.ingest.bigquery import BigQuery
+from orrery.ingest.bigquery import BigQuery, ConflictError
 from orrery.ingest.bigquery_load import BigQueryLoader
+from orrery.ingest.bigquery_staging import stage
 from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingZone
-from orrery.ingest.load import Loaded
-from orrery.ingest.target import Target
-from services.bigquery import BigQueryServer
+from services.bigquery import PROJECT, BigQueryServer
 from support.hostile import ENCODINGS, LINES, Case
 from support.warehouse import Warehouse
 
@@ -39,15 +38,9 @@ class Landed(Warehouse):
         super().__init__("", dataset, zone)
         self._server = server
 
-    def load(self, zone: LandingZone | None = None) -> list[Loaded]:
-        loader = BigQueryLoader(
-            BigQuery(self._server.client), self.target, self.spec, zone or self.zone, self.run_id
-        )
-        loader.prepare()
-        files = self.zone.find(self.spec.files)
-        loaded = list(loader.load(loader.pending(files)))
-        loader.put_away(files)
-        return loaded
+    def loader(self, zone: LandingZone | None = None) -> BigQueryLoader:  # type: ignore[override]
+        warehouse = BigQuery(self._server.client, PROJECT)
+        return BigQueryLoader(warehouse, self.target, self.spec, zone or self.zone, self.run_id)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         assert not values
@@ -85,19 +78,39 @@ def landed(bigquery: BigQueryServer, tmp_path: Path) -> Iterator[Landed]:
     bigquery.client.delete_dataset(dataset, delete_contents=True)
 
 
+class Loads:
+    """Takes what would be loaded."""
+
+    def load(self, content: IO[bytes], _dataset: str, _table: str, columns: dict[str, str]) -> None:
+        content.seek(0)
+        self.table = parquet.read_table(content)
+        assert self.table.column_names == list(columns)
+
+
 @pytest.mark.parametrize(
     "case", [case for case in (*ENCODINGS, *LINES) if case.name not in NO_MEMORY], ids=lambda case: case.name
 )
-def test_hostile_file(landed: Landed, case: Case) -> None:
+def test_a_file_means_what_it_means_in_postgresql(tmp_path: Path, case: Case) -> None:
+    """The same hostile files give the same rows, as text, and the same rejected lines."""
+    landed = Warehouse("", "landing", tmp_path / "zone")
     landed.arrange(case)
+    (file,) = landed.zone.find(landed.spec.files)
+    taken: Any = Loads()
+
+    def staged() -> None:
+        stage(taken, landed.zone, file, landed.spec, list(case.columns), dataset="landing", table="stage")
+
     if case.error is not None:
         with pytest.raises(FileError) as caught:
-            landed.load()
+            staged()
         assert str(caught.value).startswith(case.error)
-        assert landed.ledger() == []
-    else:
-        landed.load()
-    assert (landed.rows(), landed.rejected()) == (list(case.rows), list(case.rejected))
+        return
+    staged()
+    rows = [tuple(row.values()) for row in taken.table.to_pylist()]
+    assert [values for _, _, reason, *values in rows if reason is None] == [
+        [None if value is None else str(value) for value in row] for row in case.rows
+    ]
+    assert [(line, reason) for _, line, reason, *_ in rows if reason is not None] == list(case.rejected)
 
 
 GOOD = 'id,name,amount\n1,a,1.50\n2,,2.5\n3,"",\n'
@@ -109,12 +122,12 @@ def test_a_file_is_loaded_once(landed: Landed) -> None:
     assert (loaded.rows, loaded.merged.inserted) == (3, 3)
     assert landed.load() == []
     assert [tuple(map(str, row)) for row in landed.rows()] == [
-        ("1", "a", "1.5"),
-        ("2", "None", "2.5"),
+        ("1", "a", "1.50"),
+        ("2", "None", "2.50"),
         ("3", "", "None"),
     ]
     assert landed.ledger() == [("a.csv", 3, 3, 0, 0)]
-    (stamp,) = {row for row in landed.rows("_loaded_at, _source_file")}
+    (stamp,) = set(landed.rows("_loaded_at, _source_file"))
     assert stamp[1] == "a.csv"
     # Touched, but the same.
     landed.land("a.csv", GOOD)
@@ -149,8 +162,8 @@ def test_bad_rows_are_rejected_or_the_file_is(landed: Landed) -> None:
     landed.load()
     assert landed.rows("id") == [(1,)]
     assert landed.rejected() == [
-        (3, "id: is no INT64: x"),
-        (4, "amount: is no NUMERIC(8,2): 12345678.9"),
+        (3, 'id: no valid INT64: "x"'),
+        (4, 'amount: no valid NUMERIC(8, 2): "12345678.9"'),
     ]
     assert landed.ledger() == [("a.csv", 3, 1, 0, 2)]
 
@@ -177,18 +190,15 @@ def test_replace(landed: Landed) -> None:
 def test_another_run_was_faster(landed: Landed) -> None:
     """Both have staged the file; the one that comes second finds out, and loads nothing."""
     landed.land("a.csv", GOOD)
-    warehouse = BigQuery(landed._server.client)
-    target = Target(landed.schema, "events", "trial.events", COLUMNS, ())
-    loaders = [BigQueryLoader(warehouse, target, Files(files="*.csv"), landed.zone, run) for run in "ab"]
-    loaders[0].prepare()
-    files = loaders[0].pending(landed.zone.find("*.csv"))
-    with loaders[1]._staged(files) as staged:
-        before = loaders[1]._ledger()
-        assert len(list(loaders[0].load(files))) == 1
-        # What it knows is out of date: the transaction is ended.
-        loaders[1]._ledger = lambda: before  # type: ignore[method-assign]
-        loaders[1]._known = dict  # type: ignore[method-assign]
-        with pytest.raises(Exception, match="concurrent update"):
-            loaders[1]._move(staged)
+    first, second = landed.loader(), landed.loader()
+    first.prepare()
+    files = first.pending(landed.zone.find("*.csv"))
+    with second._staged(files) as staged:
+        before = second._warehouse.run(f"select {second._state}")[0][0]
+        assert len(list(first.load(files))) == 1
+        # As if it had looked before the other one was done.
+        with pytest.raises(ConflictError):
+            second._commit(before, ["select 1"], {})
+        assert second._move_with_patience(staged) == []
     assert len(landed.rows("id")) == 3
     assert len(landed.ledger()) == 1

@@ -1,22 +1,22 @@
-"""Loads the files of a source into BigQuery: each in one transaction, exactly once, as into PostgreSQL."""
+"""Loads the files of a source into BigQuery: each in one transaction, exactly once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
 from orrery.config.ingest import Files
-from orrery.ingest.bigquery import CONFLICT, BigQuery, ConflictError, RefusedError, literal, script
-from orrery.ingest.bigquery_merge import DECLARED, FileMerge
+from orrery.ingest.bigquery import CONFLICT, BigQuery, ConflictError, RefusedError
+from orrery.ingest.bigquery_merge import FileMerge
 from orrery.ingest.bigquery_staging import Staged, stage
-from orrery.ingest.bigquery_tables import META, Tables
+from orrery.ingest.bigquery_target import Tables, literal
 from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.load import Loaded
-from orrery.ingest.merge import SHOWN, Merged, is_allowed, match_columns, too_many
+from orrery.ingest.loader import FileLoader, Loaded
+from orrery.ingest.merge import Merged
 from orrery.ingest.target import Target
 
 # How often a transaction that lost against another one is tried again, and after how many seconds.
@@ -32,166 +32,128 @@ class _Known:
     content_hash: str
 
 
-class BigQueryLoader:
-    """Loads files of a landing zone into the table of a source, with the methods of Loader.
+class BigQueryLoader(FileLoader):
+    """Loads files into BigQuery.
 
-    BigQuery locks nothing: of two transactions that change the same rows it ends one. So each changes the
-    line of its table in `_orrery_locks`, and who loses begins anew.
-
-    :param run_id: what the ledger says about who has loaded a file
+    What a transaction does is chosen by the ledger as it was before. The transaction fails when another load
+    of the table has changed the ledger since, or does so at the same time, and is then chosen anew.
     """
 
     def __init__(
         self, warehouse: BigQuery, target: Target, spec: Files, zone: LandingZone, run_id: str
     ) -> None:
-        self._warehouse, self._target, self._spec, self._zone = warehouse, target, spec, zone
-        self._run_id, self._tables = run_id, Tables(target)
+        super().__init__(target, spec, zone, run_id)
+        self._warehouse, self._tables = warehouse, Tables(warehouse, target)
 
     def prepare(self) -> None:
-        """Create what is missing of the tables. Raises IngestError."""
-        self._tables.ensure(self._warehouse)
-
-    def pending(self, files: list[LandingFile]) -> list[LandingFile]:
-        """Those of `files` that are not loaded yet, or not as they are now; to replace, all or none."""
-        loaded = {file: known.version for file, known in self._known().items()}
-        pending = [file for file in files if loaded.get(file.name) != file.version]
-        if self._spec.load_mode != "replace":
-            return pending
-        gone = self._spec.after_load == "keep" and loaded.keys() - {file.name for file in files}
-        return files if pending or gone else []
+        self._tables.ensure()
 
     def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
-        """Load files in their order, each in a transaction; raises FileError for the first that is bad."""
-        if self._spec.load_mode == "replace":
-            yield from self._load(files) if files else ()
-            return
-        for file in files:
-            yield from self._load([file])
+        together = [files] if self._spec.load_mode == "replace" else [[file] for file in files]
+        for group in together if files else ():
+            with self._staged(group) as staged:
+                yield from self._move_with_patience(staged)
 
     def clear_chunks(self) -> None:
-        """There are none: a load job reads a big file with many workers as it is."""
+        """There are none."""
 
-    def put_away(self, files: list[LandingFile]) -> None:
-        """Do with loaded files what the source says."""
-        if self._spec.after_load == "keep":
-            return
-        pending = {file.name for file in self.pending(files)}
-        for file in files:
-            if file.name not in pending:
-                self._zone.put_away(file, self._spec.after_load, self._spec.done_marker)
-
-    def _load(self, files: list[LandingFile]) -> list[Loaded]:
-        """Load files in one transaction; none of them when another run has done so in the meantime."""
-        with self._staged(files) as staged:
-            for attempt in range(1, _TRIES + 1):
-                try:
-                    return self._move(staged)
-                except ConflictError as error:
-                    if attempt == _TRIES:
-                        raise IngestError(
-                            f"{self._target.source}: others change its tables all the time: {error}\n  Try again."
-                        ) from error
-                    time.sleep(_PAUSE * attempt)
-        raise AssertionError
+    def _versions(self) -> dict[str, str]:
+        return {file: known.version for file, known in self._known().items()}
 
     @contextmanager
     def _staged(self, files: list[LandingFile]) -> Iterator[list[tuple[LandingFile, Staged]]]:
-        staged: list[tuple[LandingFile, Staged]] = []
-        tables = [f"_orrery_stage_{uuid4().hex}" for _ in files]
+        """Files in staging tables, which are gone afterwards."""
+        dataset, tables = self._target.schema, [f"_orrery_stage_{uuid4().hex}" for _ in files]
+        declared = list(self._target.columns)
         try:
+            staged = []
             for file, table in zip(files, tables, strict=True):
-                with _refusals(file):
+                with _refusals(file.name):
                     rows = stage(
-                        self._warehouse,
-                        self._zone,
-                        file,
-                        self._spec,
-                        list(self._target.columns),
-                        dataset=self._target.schema,
-                        table=table,
+                        self._warehouse, self._zone, file, self._spec, declared, dataset=dataset, table=table
                     )
                 staged.append((file, rows))
             yield staged
         finally:
             for table in tables:
-                self._warehouse.drop(self._target.schema, table)
+                self._warehouse.drop(dataset, table)
+
+    def _move_with_patience(self, staged: list[tuple[LandingFile, Staged]]) -> list[Loaded]:
+        for attempt in range(1, _TRIES):
+            try:
+                return self._move(staged)
+            except ConflictError:
+                time.sleep(_PAUSE * attempt)
+        try:
+            return self._move(staged)
+        except ConflictError as error:
+            what = f"{self._target.source}: others change its tables all the time: {error}"
+            raise IngestError(f"{what}\n  Try again.") from error
 
     def _move(self, staged: list[tuple[LandingFile, Staged]]) -> list[Loaded]:
-        """Move what is staged into the table, in one transaction."""
-        before, known = self._ledger(), self._known()
-        statements, moved = list[str](), dict[str, tuple[LandingFile, Staged]]()
-        for file, rows in staged:
-            earlier = None if self._spec.load_mode == "replace" else known.get(file.name)
-            if earlier and earlier.version == file.version:
-                continue
-            if earlier and earlier.content_hash == rows.content_hash:
-                # Touched, or copied anew: the same rows.
-                statements.append(
-                    f"update {self._tables.ledger} set version = {literal(file.version)}"
-                    f" where load_id = {literal(earlier.load_id)}"
-                )
-                continue
-            with _refusals(file):
-                merge = self._merge(file, rows)
-            statements += merge.statements(replaces=earlier is not None, run_id=self._run_id)
-            load_id = f"{time.time_ns():020d}-{uuid4().hex}"
-            statements.append(self._enter(load_id, file, rows))
-            moved[load_id] = (file, rows)
-        if not statements:
-            return []
-        ids = ", ".join(map(literal, moved)) or "''"
-        with _refusals(staged[0][0]):
-            counts = self._warehouse.run(
-                script(
-                    [
-                        *self._begin(before),
-                        *statements,
-                        "commit transaction",
-                        "select load_id, inserted, updated, rejected from"
-                        f" {self._tables.ledger} where load_id in ({ids}) order by load_id",
-                    ]
-                )
-            )
-        return [
-            Loaded(file.name, rows.rows, Merged(*numbers))
-            for load_id, *numbers in counts
-            for file, rows in [moved[load_id]]
-        ]
+        """Move what is staged into the table; what another run has loaded in the meantime is left out."""
+        ((before, now),) = self._warehouse.run(f"select {self._state}, current_timestamp()")
+        known = self._known(file.name for file, _ in staged)
+        is_replaced = self._spec.load_mode == "replace"
+        loaded_at, statements = f"timestamp '{now.isoformat()}'", list[str]()
+        moved = dict[str, tuple[LandingFile, int]]()
+        typed = []
+        try:
+            for file, rows in staged:
+                earlier = None if is_replaced else known.get(file.name)
+                if earlier and earlier.version == file.version:
+                    continue
+                if earlier and earlier.content_hash == rows.content_hash:
+                    # Touched, or copied anew: the same rows.
+                    statements.append(
+                        f"update {self._tables.ledger} set version = {literal(file.version)}"
+                        f" where load_id = {literal(earlier.load_id)}"
+                    )
+                    continue
+                merge = FileMerge(self._warehouse, self._tables, self._spec, file, rows, run_id=self._run_id)
+                typed.append(merge)
+                with _refusals(file.name):
+                    merge.prepare()
+                load_id = f"{time.time_ns():020d}-{uuid4().hex}"
+                moved[load_id] = file, rows.rows
+                statements.append(self._enter(load_id, file, rows, merge, loaded_at))
+                statements += merge.statements(loaded_at, replaces=earlier is not None)
+            with _refusals(staged[0][0].name):
+                return self._commit(before, statements, moved) if statements else []
+        finally:
+            for merge in typed:
+                merge.clear()
 
-    def _begin(self, before: str) -> list[str]:
-        """The head of the script; `before` is the state of the ledger by which the rest was chosen."""
-        table, ledger = literal(self._target.table), self._tables.ledger
+    def _commit(
+        self, before: str, statements: list[str], moved: dict[str, tuple[LandingFile, int]]
+    ) -> list[Loaded]:
+        """Run the transaction; returns what the ledger then says of the files, by their load's id."""
+        tables, table = self._tables, literal(self._target.table)
         emptied = [
-            f"delete from {self._tables.relation} where true",
-            f"delete from {self._tables.rejected} where true",
-            f"delete from {ledger} where table_name = {table}",
+            f"delete from {tables.relation} where true",
+            f"delete from {tables.rejected} where true",
+            f"delete from {tables.ledger} where table_name = {table}",
         ]
-        return [
-            *DECLARED,
-            "begin transaction",
-            f"update {self._tables.locks} set taken_at = current_timestamp() where table_name = {table}",
-            f"if ({_state(ledger, table)}) <> {literal(before)} then"
-            f" raise using message = '{CONFLICT} of the ledger'; end if",
-            "set load_time = current_timestamp()",
-            *(emptied if self._spec.load_mode == "replace" else []),
-        ]
+        ids = ", ".join(map(literal, moved)) or "''"
+        counts = self._warehouse.run(
+            ";\n".join(
+                [
+                    "begin transaction",
+                    f"update {tables.lock} set taken_at = current_timestamp() where true",
+                    f"select if({self._state} = {literal(before)}, '', error('{CONFLICT} of the ledger'))",
+                    *(emptied if self._spec.load_mode == "replace" else []),
+                    *statements,
+                    "commit transaction",
+                    f"select load_id, inserted, updated, rejected from {tables.ledger}"
+                    f" where load_id in ({ids}) order by load_id",
+                ]
+            )
+        )
+        found = {load_id: Merged(*numbers) for load_id, *numbers in counts}
+        return [Loaded(file.name, rows, found[load_id]) for load_id, (file, rows) in moved.items()]
 
-    def _merge(self, file: LandingFile, rows: Staged) -> FileMerge:
-        """What moves the rows of a file; raises FileError when it cannot be, or too many of them are bad."""
-        existing = self._warehouse.columns(self._target.schema, self._target.table)
-        existing = {column: kind for column, kind in existing.items() if column not in META}
-        names, new = match_columns(file, rows.columns, self._target, existing, self._spec)
-        kinds = existing | dict.fromkeys(new, "STRING")
-        for statement in self._tables.add(kinds, existing):
-            self._warehouse.run(statement)
-        merge = FileMerge(self._tables, self._spec, file, rows, names=names, kinds=kinds)
-        bad = self._warehouse.run(merge.bad(SHOWN))
-        if bad and not is_allowed(self._spec, bad[0][0], rows.rows):
-            raise too_many(file, self._spec, bad[0][0], rows.rows, [(line, why) for _, line, why in bad])
-        return merge
-
-    def _enter(self, load_id: str, file: LandingFile, rows: Staged) -> str:
-        """The statement that writes the file's line of the ledger."""
+    def _enter(self, load_id: str, file: LandingFile, rows: Staged, merge: FileMerge, loaded_at: str) -> str:
+        """The statement that writes the file's line of the ledger; it comes before the rows are moved."""
         line = {
             "load_id": literal(load_id),
             "table_name": literal(self._target.table),
@@ -201,43 +163,44 @@ class BigQueryLoader:
             "content_hash": literal(rows.content_hash),
             "bytes": literal(file.size),
             "rows_read": literal(rows.rows),
-            "inserted": "inserted_rows",
-            "updated": f"{rows.rows} - inserted_rows - rejected_rows",
-            "rejected": "rejected_rows",
+            "inserted": "n",
+            "updated": f"{rows.rows - merge.rejected} - n",
+            "rejected": literal(merge.rejected),
             "run_id": literal(self._run_id),
-            "loaded_at": "load_time",
+            "loaded_at": loaded_at,
         }
-        return f"insert into {self._tables.ledger} ({', '.join(line)}) values ({', '.join(line.values())})"
+        return (
+            f"insert into {self._tables.ledger} ({', '.join(line)})"
+            f" select {', '.join(line.values())} from (select {merge.inserted()} as n)"
+        )
 
-    def _known(self) -> dict[str, _Known]:
-        """The last load of each file, by its name."""
+    @property
+    def _state(self) -> str:
+        """What each load of the table changes in the ledger, in SQL."""
+        return (
+            "(select concat(cast(count(*) as STRING), ' ', coalesce(max(load_id), ''))"
+            f" from {self._tables.ledger} where table_name = {literal(self._target.table)})"
+        )
+
+    def _known(self, files: Iterable[str] | None = None) -> dict[str, _Known]:
+        """The last load of each file, or of some, by name."""
+        only = "" if files is None else f" and file in ({', '.join(map(literal, files))})"
         found = self._warehouse.run(
             f"select file, load_id, version, content_hash from {self._tables.ledger}"
-            f" where table_name = {literal(self._target.table)} order by loaded_at, load_id"
+            f" where table_name = {literal(self._target.table)}{only}"
+            " qualify row_number() over (partition by file order by loaded_at desc, load_id desc) = 1"
         )
         return {file: _Known(*known) for file, *known in found}
 
-    def _ledger(self) -> str:
-        """The state of the ledger, which each load changes."""
-        ((state,),) = self._warehouse.run(_state(self._tables.ledger, literal(self._target.table)))
-        return str(state)
-
-
-def _state(ledger: str, table: str) -> str:
-    return (
-        "select concat(cast(count(*) as STRING), ' ', coalesce(max(load_id), ''))"
-        f" from {ledger} where table_name = {table}"
-    )
-
 
 @contextmanager
-def _refusals(file: LandingFile) -> Iterator[None]:
+def _refusals(file: str) -> Iterator[None]:
     """Make a FileError of what BigQuery says of the data of a file."""
     try:
         yield
     except RefusedError as error:
         raise FileError(
-            file.name,
+            file,
             f"BigQuery does not take it: {error}",
             "Correct the file or the source; nothing of the file is loaded.",
         ) from error

@@ -1,4 +1,4 @@
-"""The SQL that moves the rows of a staged file into the table of a source, in BigQuery."""
+"""From a staging table of BigQuery into the table of a source: the SQL, and what of it is known before."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orrery.config.ingest import Csv, Files
-from orrery.ingest.bigquery import literal, name
+from orrery.ingest.bigquery import BigQuery
 from orrery.ingest.bigquery_staging import Staged
-from orrery.ingest.bigquery_tables import META, Tables
+from orrery.ingest.bigquery_target import META, Tables, literal, name
 from orrery.ingest.landing import LandingFile
-from orrery.ingest.merge import LONGEST_REASON
-from orrery.ingest.target import LOADED_AT, ROW_NUMBER, SOURCE_FILE, SOURCE_ID
+from orrery.ingest.merge import LONGEST_REASON, SHOWN, is_allowed, match_columns, too_many
+from orrery.ingest.target import LOADED_AT, SOURCE_ID
 
-# The time of the load, and what became of the rows of the file at hand. Not called like columns, which would
-# come first.
-DECLARED = (
-    "declare load_time TIMESTAMP",
-    "declare inserted_rows, rejected_rows INT64 default 0",
-)
 _TRUE = "('t', 'true', 'y', 'yes', 'on', '1')"
 _FALSE = "('f', 'false', 'n', 'no', 'off', '0')"
 _NUMBERS = ("NUMERIC", "BIGNUMERIC", "FLOAT64")
+_TIMES = ("TIMESTAMP", "DATETIME", "TIME")
 
 
 @dataclass(frozen=True)
@@ -44,157 +39,180 @@ class Field:
             return f"safe.parse_json({self.text})"
         return f"safe_cast({self.text} as {self.kind})"
 
-    @property
-    def complaints(self) -> list[str]:
+    def complaints(self, *, is_key: bool) -> list[str]:
         """What may be wrong with the value, as branches of a `case`."""
-        if self.kind == "STRING":
-            return []
-        told = f"concat({literal(f'{self.column}: is no {self.kind}: ')}, {self.text})"
-        return [f"when {self.text} is not null and {self.value} is null then {told}"]
-
-    @property
-    def missing(self) -> list[str]:
-        """The same of a column of the key that is empty."""
-        return [f"when {self.text} is null then {literal(f'{self.column}: the key is empty')}"]
+        found = []
+        if self.kind != "STRING":
+            told = literal(f"{self.column}: no valid {self.kind}: ")
+            found.append(
+                f"when {self.text} is not null and {self.value} is null"
+                f" then concat({told}, to_json_string({self.text}))"
+            )
+        if is_key:
+            found.append(f"when {self.text} is null then {literal(f'{self.column}: the key is empty')}")
+        return found
 
 
 class FileMerge:
-    """The statements for one staged file, of a script with the variables of DECLARED.
+    """One staged file: its rows with types, and the statements that move them in a transaction.
 
-    :param kinds: the columns of the table with their types
-    :param names: for each staged column the one of the table, or None
+    Its columns are `_row`, `_line`, `_why` (None for good rows), `_content` and the values `v1`, `v2`, ...
     """
 
     def __init__(
         self,
+        warehouse: BigQuery,
         tables: Tables,
         spec: Files,
         file: LandingFile,
         staged: Staged,
         *,
-        names: Sequence[str | None],
-        kinds: Mapping[str, str],
+        run_id: str,
     ) -> None:
-        self._tables, self._spec, self._file, self._staged, self._kinds = tables, spec, file, staged, kinds
+        self._warehouse, self._tables, self._spec, self._file = warehouse, tables, spec, file
+        self._staged, self._run_id = staged, run_id
         self._source_id = literal(file.source_id(tables.target.source))
-        self._stage = name(tables.target.schema, staged.table)
-        csv = spec.csv if spec.file_format == "csv" else Csv()
-        self._fields = [
-            Field(column, kinds[column], _text(number, kinds[column], csv))
+        self._typed = warehouse.sql_name(tables.target.schema, f"{staged.table}_typed")
+        self._fields: list[Field] = []
+        self._kinds: Mapping[str, str] = {}
+        self.rejected = 0
+
+    def prepare(self) -> None:
+        """Give the rows their types; raises FileError when more of them are bad than the source allows."""
+        existing = self._tables.columns()
+        names, new = match_columns(
+            self._file, self._staged.columns, self._tables.target, existing, self._spec
+        )
+        self._kinds = existing | dict.fromkeys(new, "STRING")
+        self._tables.add_columns(dict.fromkeys(new, "STRING"))
+        self._fields = self._as_fields(names)
+        self._warehouse.run(self._create_typed())
+        bad = self._warehouse.run(
+            f"select count(*) over () as bad, coalesce(_line, _row), substr(_why, 1, {LONGEST_REASON})"
+            f" from {self._typed} where _why is not null order by _row limit {SHOWN}"
+        )
+        self.rejected = bad[0][0] if bad else 0
+        if not is_allowed(self._spec, self.rejected, self._staged.rows):
+            shown = [(line, why) for _, line, why in bad]
+            raise too_many(self._file, self._spec, self.rejected, self._staged.rows, shown)
+
+    def clear(self) -> None:
+        """Remove the rows with types."""
+        self._warehouse.drop(self._tables.target.schema, f"{self._staged.table}_typed")
+
+    def statements(self, loaded_at: str, *, replaces: bool) -> list[str]:
+        """What is done in the transaction, after the line in the ledger."""
+        move = self._upsert if self._tables.target.key else self._append
+        return [
+            f"delete from {self._tables.rejected} where {SOURCE_ID} = {self._source_id}",
+            *([self._reject(loaded_at)] if self.rejected else []),
+            *move(loaded_at, replaces=replaces),
+        ]
+
+    def inserted(self) -> str:
+        """How many rows the table gets, in SQL; with a key, those whose key it does not have yet."""
+        if not self._tables.target.key:
+            return str(self._staged.rows - self.rejected)
+        return (
+            f"(select count(*) from {self._good} s"
+            f" where not exists (select 1 from {self._tables.relation} t where {self._same}))"
+        )
+
+    def _as_fields(self, names: Sequence[str | None]) -> list[Field]:
+        # What a value looks like is not open in the other formats.
+        csv = self._spec.csv if self._spec.file_format == "csv" else Csv()
+        fields = [
+            Field(column, self._kinds[column], _text(number, self._kinds[column], csv))
             for number, column in enumerate(names, start=1)
             if column is not None
         ]
         # A file of JSON lines may lack the key in all of them.
-        self._fields += [
-            Field(key, kinds[key], "cast(null as STRING)") for key in tables.target.key if key not in names
-        ]
+        absent = [column for column in self._tables.target.key if column not in names]
+        return [*fields, *(Field(column, self._kinds[column], "cast(null as STRING)") for column in absent)]
+
+    def _create_typed(self) -> str:
+        """The statement that makes the table of the rows with types."""
+        key = self._tables.target.key
+        complaints = [each for field in self._fields for each in field.complaints(is_key=field.column in key)]
+        why = f"case when _reason is not null then _reason {' '.join(complaints)} end"
+        values = [f"{field.value} as v{number}" for number, field in enumerate(self._fields, start=1)]
+        columns = ["_row", "_line", f"{why} as _why", f"{self._content} as _content", *values]
+        stage = self._warehouse.sql_name(self._tables.target.schema, self._staged.table)
+        return (
+            f"create table {self._typed}"
+            " options (expiration_timestamp = timestamp_add(current_timestamp(), interval 1 day))"
+            f" as select {', '.join(columns)} from {stage}"
+        )
 
     @property
-    def _checked(self) -> str:
-        """The staged rows with what is wrong with each, in `_why`."""
-        key = self._tables.target.key
-        complaints = [each for field in self._fields for each in field.complaints]
-        complaints += [each for field in self._fields if field.column in key for each in field.missing]
+    def _content(self) -> str:
+        """A bad row as JSON, in SQL; a record that is none as it is."""
+        parts = [
+            f"{literal(f'{json_name} : ')}, coalesce(to_json_string(c{number}), 'null')"
+            for number, json_name in enumerate(map(literal, self._staged.columns), start=1)
+        ]
+        entries = ", ', ', ".join(parts)
+        whole = f"concat('{{', {entries}, '}}')" if parts else "c1"
+        return f"case when _reason is not null then c1 else {whole} end"
+
+    def _reject(self, loaded_at: str) -> str:
         return (
-            f"(select *, case when _reason is not null then _reason {' '.join(complaints)} end as _why"
-            f" from {self._stage})"
+            f"insert into {self._tables.rejected} (_source_file, _source_id, _row_number, _line, reason,"
+            " content, _rejected_at, run_id)"
+            f" select {literal(self._file.name)}, {self._source_id}, _row, _line, _why, _content,"
+            f" {loaded_at}, {literal(self._run_id)} from {self._typed} where _why is not null"
         )
 
     @property
     def _good(self) -> str:
-        """The rows that go into the table, with its columns; the last one of a key."""
-        values = [f"{field.value} as {name(field.column)}" for field in self._fields]
-        rows = (
-            f"select {', '.join(values)}, _row as {name(ROW_NUMBER)} from {self._checked} where _why is null"
-        )
-        key = self._tables.target.key
-        if not key:
-            return f"({rows})"
-        by = ", ".join(map(name, key))
-        ranked = f"select *, row_number() over (partition by {by} order by {ROW_NUMBER} desc) as _last from ({rows})"
-        return f"(select * except (_last) from ({ranked}) where _last = 1)"
+        """The rows that go into the table; of those with the same key the last."""
+        rows = f"select * from {self._typed} where _why is null"
+        key = ", ".join(self._key.values())
+        last = f" qualify row_number() over (partition by {key} order by _row desc) = 1" if key else ""
+        return f"({rows}{last})"
 
-    def bad(self, most: int) -> str:
-        """A query of the number of bad rows, and of line and reason of the first ones."""
-        return (
-            f"select count(*) over () as bad, coalesce(_line, _row) as line, substr(_why, 1, {LONGEST_REASON})"
-            " as reason"
-            f" from {self._checked} where _why is not null order by _row limit {most}"
-        )
+    @property
+    def _key(self) -> dict[str, str]:
+        """The columns of the key, with where they are in the rows with types."""
+        values = {field.column: f"v{number}" for number, field in enumerate(self._fields, start=1)}
+        return {column: values[column] for column in self._tables.target.key}
 
-    def statements(self, *, replaces: bool, run_id: str) -> list[str]:
-        """What is done in the transaction."""
+    @property
+    def _same(self) -> str:
+        return " and ".join(f"t.{name(column)} = s.{value}" for column, value in self._key.items())
+
+    def _values(self, loaded_at: str) -> dict[str, str]:
+        """What the columns of the table get. One that the file lacks becomes null, as in a new row."""
+        values = {column: f"cast(null as {kind})" for column, kind in self._kinds.items()}
+        values |= {field.column: f"s.v{number}" for number, field in enumerate(self._fields, start=1)}
+        meta = (loaded_at, literal(self._file.name), self._source_id, "s._row")
+        return values | dict(zip(META, meta, strict=True))
+
+    def _append(self, loaded_at: str, *, replaces: bool) -> list[str]:
+        relation, values = self._tables.relation, self._values(loaded_at)
         return [
-            f"delete from {self._tables.rejected} where _source_id = {self._source_id}",
-            self._reject(run_id),
-            f"set rejected_rows = (select count(*) from {self._tables.rejected} where _source_id = {self._source_id})",
-            *(
-                self._upsert(replaces=replaces)
-                if self._tables.target.key
-                else self._append(replaces=replaces)
-            ),
+            *([f"delete from {relation} where {SOURCE_ID} = {self._source_id}"] if replaces else []),
+            f"insert into {relation} ({', '.join(map(name, values))})"
+            f" select {', '.join(values.values())} from {self._good} s",
         ]
 
-    def _reject(self, run_id: str) -> str:
-        content = ", ".join(
-            f"c{number} as {name(column)}" for number, column in enumerate(self._staged.columns, start=1)
-        )
-        whole = f"to_json_string(struct({content}))" if content else "c1"
-        return (
-            f"insert into {self._tables.rejected} (_source_file, _source_id, _row_number, _line, reason, content,"
-            f" _rejected_at, run_id) select {literal(self._file.name)}, {self._source_id}, _row, _line, _why,"
-            f" case when _reason is not null then c1 else {whole} end, load_time, {literal(run_id)}"
-            f" from {self._checked} where _why is not null"
-        )
-
-    def _append(self, *, replaces: bool) -> list[str]:
-        relation, columns = self._tables.relation, [field.column for field in self._fields]
-        earlier = [f"delete from {relation} where {SOURCE_ID} = {self._source_id}"] if replaces else []
-        return [
-            *earlier,
-            f"insert into {relation} ({', '.join(map(name, [*columns, *META]))})"
-            f" select {', '.join(map(name, columns))}, {self._meta} from {self._good}",
-            f"set inserted_rows = (select count(*) from {relation} where {SOURCE_ID} = {self._source_id}"
-            f" and {LOADED_AT} = load_time)",
-        ]
-
-    def _upsert(self, *, replaces: bool) -> list[str]:
-        relation, key = self._tables.relation, self._tables.target.key
-        same = " and ".join(f"t.{name(column)} = s.{name(column)}" for column in key)
-        own = {field.column for field in self._fields} | set(META)
-        # A column that the file lacks becomes null, as in a new row.
-        values = {
-            column: f"s.{name(column)}" if column in own else f"cast(null as {kind})"
-            for column, kind in {**self._kinds, **META}.items()
-        }
+    def _upsert(self, loaded_at: str, *, replaces: bool) -> list[str]:
+        relation, values = self._tables.relation, self._values(loaded_at)
         updates = ", ".join(
-            f"{name(column)} = {value}" for column, value in values.items() if column not in key
+            f"{name(column)} = {value}" for column, value in values.items() if column not in self._key
         )
-        good = f"(select *, {self._meta_as} from {self._good})"
         statements = [
-            f"set inserted_rows = (select count(*) from {self._good} s where not exists"
-            f" (select 1 from {relation} t where {same}))",
-            f"merge {relation} t using {good} s on {same} when matched then update set {updates}"
-            f" when not matched then insert ({', '.join(map(name, values))}) values ({', '.join(values.values())})",
+            f"merge {relation} t using {self._good} s on {self._same}"
+            f" when matched then update set {updates}"
+            f" when not matched then insert ({', '.join(map(name, values))})"
+            f" values ({', '.join(values.values())})"
         ]
         if replaces:
             # What the new version has is stamped anew; the rest is what it no longer has.
             statements.append(
-                f"delete from {relation} where {SOURCE_ID} = {self._source_id} and {LOADED_AT} <> load_time"
+                f"delete from {relation} where {SOURCE_ID} = {self._source_id} and {LOADED_AT} <> {loaded_at}"
             )
         return statements
-
-    @property
-    def _meta(self) -> str:
-        return f"load_time, {literal(self._file.name)}, {self._source_id}, {ROW_NUMBER}"
-
-    @property
-    def _meta_as(self) -> str:
-        """The same for rows that have their number already."""
-        return (
-            f"load_time as {LOADED_AT}, {literal(self._file.name)} as {SOURCE_FILE},"
-            f" {self._source_id} as {SOURCE_ID}"
-        )
 
 
 def _text(number: int, kind: str, csv: Csv) -> str:
@@ -204,11 +222,15 @@ def _text(number: int, kind: str, csv: Csv) -> str:
         text = f"if({text} in ({', '.join(map(literal, csv.null_values))}), null, {text})"
     if kind != "STRING":
         text = f"nullif({text}, '')"
+    if kind in _TIMES:
+        # Parquet has nanoseconds.
+        text = f"regexp_replace({text}, r'([.][0-9]{{6}})[0-9]+', r'\\1')"
     if csv.decimal == "," and kind.startswith(_NUMBERS):
         # A point may only stand between thousands: 1.234,5 but not 1.5, which would become 15.
         text = (
             f"case when not regexp_contains({text}, r'[.]') then replace({text}, ',', '.')"
-            rf" when regexp_contains({text}, r'^[-+]?[0-9]{{1,3}}([.][0-9]{{3}})+(,[0-9]*)?$')"
-            f" then replace(replace({text}, '.', ''), ',', '.') else concat({text}, ' (with a decimal comma)') end"
+            f" when regexp_contains({text}, r'^[-+]?[0-9]{{1,3}}([.][0-9]{{3}})+(,[0-9]*)?$')"
+            f" then replace(replace({text}, '.', ''), ',', '.')"
+            f" else concat({text}, ' (with a decimal comma)') end"
         )
     return text

@@ -41,7 +41,7 @@ _FIELDS = "items(name,size,generation,md5Hash),prefixes,nextPageToken"
 def _client(known: str) -> Any:
     """A client, the same one for as long as nobody changes what is known of the connection (as JSON)."""
     extra = json.loads(known)
-    who, project = credentials(extra, _SCOPES)
+    who, project = _credentials(extra)
     endpoint = extra.get("gcs.endpoint")
     return storage.Client(
         project=extra.get("project") or project or "none",
@@ -166,17 +166,17 @@ class GcsStore(Bucket):
             raise self.unreachable(type(error).__name__) from None
 
 
-def credentials(extra: dict[str, Any], scopes: tuple[str, ...]) -> tuple[Any, str | None]:
+def _credentials(extra: dict[str, Any]) -> tuple[Any, str | None]:
     """Who asks, and for which project, by the fields of a connection."""
     if extra.get("is_anonymous"):
         return AnonymousCredentials(), None
     if key := extra.get("keyfile_dict"):
         key = json.loads(key) if isinstance(key, str) else key
-        found = service_account.Credentials.from_service_account_info(key, scopes=scopes)
+        found = service_account.Credentials.from_service_account_info(key, scopes=_SCOPES)
         return found, found.project_id
     if path := extra.get("key_path"):
-        return cast("tuple[Any, str | None]", google.auth.load_credentials_from_file(path, scopes=scopes))
-    return cast("tuple[Any, str | None]", google.auth.default(scopes=scopes))
+        return cast("tuple[Any, str | None]", google.auth.load_credentials_from_file(path, scopes=_SCOPES))
+    return cast("tuple[Any, str | None]", google.auth.default(scopes=_SCOPES))
 
 
 def _md5(blob: Any) -> str | None:

@@ -1,61 +1,42 @@
-"""Who loads the files of a source: there is a loader for each kind of warehouse."""
+"""Who loads the files of a source: there is a loader for each type of warehouse."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from orrery.config.ingest import Files
 from orrery.config.project import Project
-from orrery.ingest.chunks import ChunkTables
-from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.load import Loaded, Loader
+from orrery.ingest.landing import LandingZone
+from orrery.ingest.loader import FileLoader
 from orrery.ingest.target import Target
 from orrery.manifest.profile import read_profile
 
-_BIGQUERY = "bigquery"
+if TYPE_CHECKING:
+    from orrery.ingest.chunks import ChunkTables
 
-
-class AnyLoader(Protocol):
-    """What a loader can do; see orrery.ingest.load.Loader."""
-
-    def prepare(self) -> None:
-        """Create what is missing of the tables."""
-
-    def pending(self, files: list[LandingFile]) -> list[LandingFile]:
-        """Those of `files` that are not loaded yet."""
-
-    def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
-        """Load files in their order."""
-
-    def clear_chunks(self) -> None:
-        """Remove what is staged and not needed."""
-
-    def put_away(self, files: list[LandingFile]) -> None:
-        """Do with loaded files what the source says."""
-
-
-def has_chunks() -> bool:
-    """Whether big files are cut: BigQuery reads them with many workers as they are."""
-    return not _in_bigquery()
+# What a label of BigQuery cannot hold, and how long it may be: as dbt has it.
+_NO_LABEL, _LONGEST_LABEL = re.compile(r"[^a-z0-9_-]"), 63
 
 
 def make_loader(
     target: Target, spec: Files, zone: LandingZone, ti: Any, *, chunks: ChunkTables | None = None
-) -> AnyLoader:
-    """The loader for the warehouse of dbt's target, for a task instance; raises SetupError."""
-    if not _in_bigquery():
+) -> FileLoader:
+    """The loader for the warehouse of dbt's target, for a task instance; raises SetupError.
+
+    :param chunks: what is staged already of big files, in PostgreSQL
+    """
+    profile = read_profile(Project.find())
+    if profile.adapter != "bigquery":
+        from orrery.ingest.load import Loader
         from orrery.ingest.warehouse import connect
 
         return Loader(connect, target, spec, zone, ti.run_id, chunks=chunks)
     from orrery.ingest import bigquery
     from orrery.ingest.bigquery_load import BigQueryLoader
 
-    told = {"pipeline": ti.dag_id, "run": ti.run_id, "node": target.table}
-    labels = {name: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:63] for name, value in told.items()}
+    # The same that the macro query_comment tells of dbt's jobs.
+    told = {"app": "orrery", "target": profile.target, "kind": "ingest", "node": target.source}
+    told |= {"pipeline": ti.dag_id, "run": ti.run_id}
+    labels = {name: _NO_LABEL.sub("_", value.lower())[:_LONGEST_LABEL] for name, value in told.items()}
     return BigQueryLoader(bigquery.connect(labels), target, spec, zone, ti.run_id)
-
-
-def _in_bigquery() -> bool:
-    return read_profile(Project.find()).adapter == _BIGQUERY

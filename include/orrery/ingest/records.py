@@ -90,24 +90,30 @@ def fields(record: str, dialect: Dialect) -> list[str | None] | None:
 
     As there, a field with nothing in it, not even quotes, is None.
     """
+    special = re.compile(f"[{re.escape(dialect.delimiter + dialect.quote + dialect.escape)}]")
     found: list[str | None] = []
-    field: str | None = None
+    # Of a field, even if it is empty; none of them where there is nothing.
+    parts: list[str] = []
     quoted, at = False, 0
     while at < len(record):
-        char, following = record[at], record[at + 1 : at + 2]
+        match = special.search(record, at)
+        end = match.start() if match else len(record)
+        if end > at:
+            parts.append(record[at:end])
+        char, following = record[end : end + 1], record[end + 1 : end + 2]
+        at = end + 1
         if quoted and char == dialect.escape and following and following in (dialect.quote, dialect.escape):
-            field = (field or "") + following
+            parts.append(following)
             at += 1
         elif char == dialect.quote:
             quoted = not quoted
-            field = field or ""
+            parts.append("")
         elif char == dialect.delimiter and not quoted:
-            found.append(field)
-            field = None
-        else:
-            field = (field or "") + char
-        at += 1
-    return None if quoted else [*found, field]
+            found.append("".join(parts) if parts else None)
+            parts = []
+        elif char:
+            parts.append(char)
+    return None if quoted else [*found, "".join(parts) if parts else None]
 
 
 class Records:
