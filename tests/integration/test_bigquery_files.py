@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from orrery.ingest.bigquery import BigQuery, ConflictError
 from orrery.ingest.bigquery_load import BigQueryLoader
 from orrery.ingest.bigquery_staging import stage
-from orrery.ingest.errors import FileError
+from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.landing import LandingZone
 from services.bigquery import PROJECT, BigQueryServer
-from support.hostile import ENCODINGS, LINES, Case
+from support.hostile import ENCODINGS, LINES, Case, parquet_file
 from support.warehouse import Warehouse
 
 pytestmark = pytest.mark.integration
@@ -36,18 +40,18 @@ class Landed(Warehouse):
 
     def __init__(self, server: BigQueryServer, dataset: str, zone: Path) -> None:
         super().__init__("", dataset, zone)
-        self._server = server
+        self.server = server
 
     def loader(self, zone: LandingZone | None = None) -> BigQueryLoader:  # type: ignore[override]
-        warehouse = BigQuery(self._server.client, PROJECT)
+        warehouse = BigQuery(self.server.client, PROJECT, {"node": "trial_events"})
         return BigQueryLoader(warehouse, self.target, self.spec, zone or self.zone, self.run_id)
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         assert not values
-        return self._server.query(sql)
+        return self.server.query(sql)
 
     def exists(self, table: str = "events") -> bool:
-        return table in {each.table_id for each in self._server.client.list_tables(self.schema)}
+        return table in {each.table_id for each in self.server.client.list_tables(self.schema)}
 
     def rows(self, columns: str = "") -> list[tuple[Any, ...]]:
         names = columns or ", ".join(self.columns)
@@ -166,6 +170,61 @@ def test_bad_rows_are_rejected_or_the_file_is(landed: Landed) -> None:
         (4, 'amount: no valid NUMERIC(8, 2): "12345678.9"'),
     ]
     assert landed.ledger() == [("a.csv", 3, 1, 0, 2)]
+
+
+TYPED = """\
+id;n;b;d;t;j;s
+1;1.234,5;yes;2026-01-31;2026-01-31 06:00:00+02;"{""a"": 1}";longer
+2;NA;;;;;""
+3;1.5;maybe;2026-02-31;soon;{;x
+"""
+
+
+def test_values_get_their_types(landed: Landed) -> None:
+    landed.columns = {
+        "id": "integer",
+        "n": "numeric(12, 3)",
+        "b": "boolean",
+        "d": "date",
+        "t": "timestamp with time zone",
+        "j": "jsonb",
+        "s": "varchar(5)",
+    }
+    csv = {"delimiter": ";", "decimal": ",", "null_values": ["NA"]}
+    landed.block = {"files": "*.csv", "max_rejected": "50%", "csv": csv}
+    landed.land("a.csv", TYPED)
+    landed.load()
+    moment = datetime(2026, 1, 31, 4, tzinfo=UTC)
+    assert landed.rows() == [
+        (1, Decimal("1234.500"), True, date(2026, 1, 31), moment, {"a": 1}, "longer"),
+        (2, None, None, None, None, None, ""),
+    ]
+    assert landed.rejected() == [(4, 'n: no valid NUMERIC(12, 3): "1.5 (with a decimal comma)"')]
+    ((content,),) = landed.query(f"select content from {landed.schema}.events__rejected")
+    values = TYPED.splitlines()[-1].split(";")
+    assert json.loads(content) == dict(zip(landed.columns, values, strict=True))
+
+
+def test_parquet(landed: Landed) -> None:
+    """With nanoseconds, which BigQuery does not have."""
+    landed.columns = {"id": "integer", "t": "timestamp"}
+    landed.block = {"files": "*.parquet", "key": ["id"]}
+    times = pa.array([1_769_839_200_123_456_789, None], pa.timestamp("ns", "UTC"))
+    landed.land("a.parquet", parquet_file(id=pa.array([1, 2]), t=times))
+    landed.load()
+    moment = datetime(2026, 1, 31, 6, 0, 0, 123_456, tzinfo=UTC)
+    assert landed.rows() == [(1, moment), (2, None)]
+
+
+def test_a_type_that_is_none(landed: Landed) -> None:
+    """Nothing is left of the attempt, and the job's labels say whose it was."""
+    landed.columns = {"id": "integer", "name": "nothing"}
+    landed.land("a.csv", "id,name\n1,a\n")
+    with pytest.raises(IngestError, match=r"^source trial.events: .*\n  Correct the columns of the source."):
+        landed.load()
+    assert not landed.exists()
+    jobs = landed.server.client.list_jobs(max_results=5)
+    assert {"node": "trial_events"} in [job.labels for job in jobs]
 
 
 def test_json_lines(landed: Landed) -> None:

@@ -128,13 +128,13 @@ def _credentials(target: Mapping[str, Any]) -> Any:
     """Who asks, by the fields of dbt's target."""
     try:
         found = _own_credentials(target)
-    except DefaultCredentialsError:
-        fix = "Set ORRERY_BIGQUERY_KEYFILE, or GOOGLE_APPLICATION_CREDENTIALS."
-        raise SetupError(f"There are no credentials for BigQuery.\n  {fix}") from None
     except (OSError, ValueError) as error:
         # What is wrong with it would show some of it.
         what = f"The key file for BigQuery cannot be read ({type(error).__name__})"
         raise SetupError(f"{what}.\n  Correct ORRERY_BIGQUERY_KEYFILE.") from None
+    except DefaultCredentialsError:
+        fix = "Set ORRERY_BIGQUERY_KEYFILE, or GOOGLE_APPLICATION_CREDENTIALS."
+        raise SetupError(f"There are no credentials for BigQuery.\n  {fix}") from None
     if account := target.get("impersonate_service_account"):
         return Impersonated(found, account, list(_SCOPES))
     return found

@@ -89,8 +89,7 @@ class Tables:
             self._warehouse.create_dataset(target.schema)
             existing = self._warehouse.columns(target.schema, target.table)
             self._check(existing)
-            for statement in self._statements(is_new=not existing):
-                self._warehouse.run(statement)
+            self._warehouse.run(";\n".join(self._statements(is_new=not existing)))
             if existing:
                 wanted = {**self.declared, **META}
                 self.add_columns({column: wanted[column] for column in wanted if column not in existing})

@@ -101,7 +101,9 @@ tiny:
 """
 
 
-def test_files_go_into_postgresql_and_bigquery_only(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_go_into_postgresql_and_bigquery_only(
+    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = block(TABLE, "files: orders/*.csv")
     project = write_project({"dbt/profiles.yml": BIGQUERY, f"dbt/{FILE}": text})
     sources = sources_of(text)
