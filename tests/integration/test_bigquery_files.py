@@ -220,7 +220,9 @@ def test_a_type_that_is_none(landed: Landed) -> None:
     """Nothing is left of the attempt, and the job's labels say whose it was."""
     landed.columns = {"id": "integer", "name": "nothing"}
     landed.land("a.csv", "id,name\n1,a\n")
-    with pytest.raises(IngestError, match=r"^source trial.events: .*\n  Correct the columns of the source."):
+    with pytest.raises(
+        IngestError, match=r"(?s)^source trial.events: .*\n  Correct the columns of the source."
+    ):
         landed.load()
     assert not landed.exists()
     jobs = landed.server.client.list_jobs(max_results=5)
