@@ -25,7 +25,7 @@ PARTS = {
     # The operators know the kinds of tasks, and dbt's profile.
     "execute": {"config", "manifest", "plan"},
     # What a run leaves out is decided in one place for all kinds of tasks.
-    "ingest": {"config", "plan", "execute"},
+    "ingest": {"config", "manifest", "plan", "execute"},
     # It writes to the same stores as ingestions do.
     "publish": {"config", "manifest", "plan", "execute", "ingest"},
     # It tells what tasks have told in their XComs, through the same connections as ingestions.
@@ -56,6 +56,8 @@ ONLY = {
     ("deploy", "config"): {"orrery.config.project"},
     ("deploy", "local"): {"orrery.local.layout", "orrery.local.roles", "orrery.local.settings"},
     ("local", "config"): {"orrery.config.errors"},
+    # Files are loaded into the warehouse that dbt's target is.
+    ("ingest", "manifest"): {"orrery.manifest.profile"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
     ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
     ("publish", "manifest"): {

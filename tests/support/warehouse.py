@@ -15,7 +15,8 @@ import pytest
 from orrery.config.ingest import Files
 from orrery.ingest.chunks import PREFIX, Chunk, ChunkTables
 from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.load import Loaded, Loader
+from orrery.ingest.load import Loader
+from orrery.ingest.loader import Loaded
 from orrery.ingest.split import as_values, split
 from orrery.ingest.target import META, Target
 from support.hostile import Case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from orrery.config.ingest import Files
 from orrery.ingest.chunks import ChunkTables
 from orrery.ingest.errors import refusals
 from orrery.ingest.landing import LandingFile, LandingZone
+from orrery.ingest.loader import FileLoader, Loaded
 from orrery.ingest.merge import Merge, Merged
 from orrery.ingest.staging import Staged, clear, stage
 from orrery.ingest.target import Connect, Cursor, Target, ensure, lock
@@ -22,20 +23,10 @@ from orrery.ingest.target import Connect, Cursor, Target, ensure, lock
 _SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A file that was loaded: its rows, and what became of them."""
-
-    file: str
-    rows: int
-    merged: Merged
-
-
-class Loader:
-    """Loads files of a landing zone into the table of a source.
+class Loader(FileLoader):
+    """Loads files into PostgreSQL.
 
     :param connect: opens a connection to the warehouse, as psycopg2 does
-    :param run_id: what the ledger says about who has loaded a file
     :param chunks: what is staged already of big files
     """
 
@@ -49,35 +40,14 @@ class Loader:
         *,
         chunks: ChunkTables | None = None,
     ) -> None:
-        self._chunks = chunks
-        self._connect, self._target, self._spec, self._zone, self._run_id = (
-            connect,
-            target,
-            spec,
-            zone,
-            run_id,
-        )
+        super().__init__(target, spec, zone, run_id)
+        self._connect, self._chunks = connect, chunks
 
     def prepare(self) -> None:
-        """Create what is missing of the tables. Raises IngestError."""
         with self._transaction() as cursor:
             ensure(cursor, self._target)
 
-    def pending(self, files: list[LandingFile]) -> list[LandingFile]:
-        """Those of `files` that are not loaded yet, or not as they are now; to replace, all or none."""
-        with self._transaction() as cursor:
-            loaded = _versions(cursor, self._target)
-        pending = [file for file in files if loaded.get(file.name) != file.version]
-        if self._spec.load_mode != "replace":
-            return pending
-        gone = self._spec.after_load == "keep" and loaded.keys() - {file.name for file in files}
-        return files if pending or gone else []
-
     def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
-        """Load files in their order, each in a transaction; raises FileError for the first that is bad.
-
-        What comes after a bad file has to wait: it may hold newer rows of the same keys.
-        """
         if not files:
             return
         with closing(self._connect()) as link:
@@ -91,19 +61,19 @@ class Loader:
                     yield loaded
 
     def clear_chunks(self) -> None:
-        """Remove the chunks of this run that are left, such as those of files that another run has loaded."""
         if self._chunks:
             with self._transaction() as cursor:
                 self._chunks.drop(cursor)
 
-    def put_away(self, files: list[LandingFile]) -> None:
-        """Do with loaded files what the source says."""
-        if self._spec.after_load == "keep":
-            return
-        pending = {file.name for file in self.pending(files)}
-        for file in files:
-            if file.name not in pending:
-                self._zone.put_away(file, self._spec.after_load, self._spec.done_marker)
+    def _versions(self) -> dict[str, str]:
+        with self._transaction() as cursor:
+            cursor.execute(
+                SQL(
+                    "select distinct on (file) file, version from {} where table_name = {}"
+                    " order by file, load_id desc"
+                ).format(self._target.ledger, Literal(self._target.table))
+            )
+            return dict(cursor.fetchall())
 
     def _replace(self, link: Any, files: list[LandingFile]) -> Iterator[Loaded]:
         """Load all files in the place of all rows, in one transaction."""
@@ -195,17 +165,6 @@ class Loader:
 def _transaction(link: Any) -> Iterator[Cursor]:
     with link, link.cursor() as cursor:
         yield cursor
-
-
-def _versions(cursor: Cursor, target: Target) -> dict[str, str]:
-    """The version of each file that was loaded last, by its name."""
-    cursor.execute(
-        SQL(
-            "select distinct on (file) file, version from {} where table_name = {}"
-            " order by file, load_id desc"
-        ).format(target.ledger, Literal(target.table))
-    )
-    return dict(cursor.fetchall())
 
 
 def _latest(cursor: Cursor, target: Target, file: LandingFile) -> tuple[str, str, int] | None:

@@ -31,7 +31,7 @@ _TEXT = re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)|citext|na
 _FREE_TEXT = ("text", "character varying", "citext")
 _NUMBERS = re.compile(r"numeric(\(.*\))?|real|double precision")
 # Of the bad rows, in an error: how many, and how many characters of what is wrong with each.
-_SHOWN, _LONGEST_REASON = 5, 300
+SHOWN, LONGEST_REASON = 5, 300
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,29 @@ def match_columns(
     for name in new:
         check_name(file.name, name)
     return list(names), dict.fromkeys(new, "text")
+
+
+def is_allowed(spec: Files, rejected: int, rows: int) -> bool:
+    """Whether a file may have so many bad rows among its `rows`."""
+    allowed = spec.max_rejected
+    # Rounded, because 29% of 100 are 28.999999999999996.
+    return rejected <= (round(allowed * rows, 3) if isinstance(allowed, float) else allowed)
+
+
+def too_many(
+    file: LandingFile, spec: Files, rejected: int, rows: int, bad: list[tuple[int, str]]
+) -> FileError:
+    """What is wrong with a file that has too many bad rows; `bad` are line and reason of the first ones."""
+    allowed = spec.max_rejected
+    shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)
+    more = f"\n    and {rejected - len(bad)} more" if rejected > len(bad) else ""
+    most = f"{allowed:.2%}" if isinstance(allowed, float) else f"{allowed:,}"
+    return FileError(
+        file.name,
+        f"{rejected:,} of {rows:,} rows are bad, and max_rejected allows {most}:{shown}{more}",
+        "Correct the file, or allow more; nothing of it is loaded.",
+        bad[0][0],
+    )
 
 
 class Merge:
@@ -200,31 +223,20 @@ class Merge:
         )
 
     def _check_rejected(self, rejected: int) -> None:
-        allowed, rows = self._spec.max_rejected, self._staged.rows
-        # Rounded, because 29% of 100 are 28.999999999999996.
-        if rejected <= (round(allowed * rows, 3) if isinstance(allowed, float) else allowed):
+        if is_allowed(self._spec, rejected, self._staged.rows):
             return
         self._cursor.execute(
             SQL(
                 "select coalesce(_line, _row_number), left(reason, {longest}) from {rejected}"
                 " where _source_id = {source_id} order by _row_number limit {shown}"
             ).format(
-                longest=Literal(_LONGEST_REASON),
+                longest=Literal(LONGEST_REASON),
                 rejected=self._target.rejected,
                 source_id=Literal(self._source_id),
-                shown=Literal(_SHOWN),
+                shown=Literal(SHOWN),
             )
         )
-        bad = self._cursor.fetchall()
-        shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)
-        more = f"\n    and {rejected - len(bad)} more" if rejected > len(bad) else ""
-        most = f"{allowed:.2%}" if isinstance(allowed, float) else f"{allowed:,}"
-        raise FileError(
-            self._file.name,
-            f"{rejected:,} of {rows:,} rows are bad, and max_rejected allows {most}:{shown}{more}",
-            "Correct the file, or allow more; nothing of it is loaded.",
-            bad[0][0],
-        )
+        raise too_many(self._file, self._spec, rejected, self._staged.rows, self._cursor.fetchall())
 
     def _insert(self, fields: list[_Field], key: list[_Field], *, some_rejected: bool) -> Composable:
         """The statement that moves the good rows."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from orrery.ingest.chunks import ChunkTables
     from orrery.ingest.landing import LandingFile, LandingZone
-    from orrery.ingest.load import Loaded, Loader
+    from orrery.ingest.loader import FileLoader, Loaded
     from orrery.ingest.target import Target
 
 
@@ -81,19 +81,18 @@ class IngestFilesOperator(FilesOperator):
 
     def _execute(self, context: Context, only: str | None) -> Any:
         # The clients of stores and the database's driver; parsing must not pay for them.
-        from orrery.ingest.load import Loader
-        from orrery.ingest.warehouse import connect
+        from orrery.ingest.loaders import make_loader
 
         spec, zone = self.work.block, self._zone()
         chunks = self._chunks(context) if spec.chunk_size else None
-        loader = Loader(connect, self._target(), spec, zone, context["ti"].run_id, chunks=chunks)
+        loader = make_loader(self._target(), spec, zone, context["ti"], chunks=chunks)
         loader.prepare()
         files, pending = self._find(loader, zone, only)
         loaded = self._run(loader, files, pending)
         context["ti"].xcom_push(key=RESULT_KEY, value=self._summary(loaded))
 
     def _find(
-        self, loader: Loader, zone: LandingZone, only: str | None
+        self, loader: FileLoader, zone: LandingZone, only: str | None
     ) -> tuple[list[LandingFile], list[LandingFile]]:
         """The files that are there and complete, and those that are to be loaded.
 
@@ -127,7 +126,7 @@ class IngestFilesOperator(FilesOperator):
         trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
         self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
 
-    def _run(self, loader: Loader, files: list[LandingFile], pending: list[LandingFile]) -> list[Loaded]:
+    def _run(self, loader: FileLoader, files: list[LandingFile], pending: list[LandingFile]) -> list[Loaded]:
         loaded = []
         for each in loader.load(pending):
             loaded.append(each)

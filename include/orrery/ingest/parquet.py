@@ -46,6 +46,12 @@ class ParquetRecords:
                 self.rows += len(batch)
                 yield out.getvalue()
 
+    def values(self) -> Iterator[tuple[str | None, ...]]:
+        """The rows, each as texts."""
+        with self._readable():
+            for batch in self._source.iter_batches(batch_size=_BATCH):
+                yield from zip(*(_as_text(column).to_pylist() for column in batch.columns), strict=True)
+
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:

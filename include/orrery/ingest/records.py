@@ -79,29 +79,41 @@ def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[lis
         header = first.removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         raise FileError(name, "the header is not valid UTF-8", "Set csv: encoding.", line) from None
-    fields = None if "\r" in header or "\0" in header else _fields(header, dialect)
-    if fields is None:
+    found = None if "\r" in header or "\0" in header else fields(header, dialect)
+    if found is None:
         raise FileError(name, "the header is no record of one line", "Check quotes and line ends.", line)
-    return [field.strip() for field in fields], chain([rest], text), line + 1
+    return [(field or "").strip() for field in found], chain([rest], text), line + 1
 
 
-def _fields(record: str, dialect: Dialect) -> list[str] | None:
-    """The fields of a record of one line as COPY reads them, or None when a quote stays open."""
-    fields, field, quoted, at = [], "", False, 0
+def fields(record: str, dialect: Dialect) -> list[str | None] | None:
+    """The fields of a record as COPY reads them, or None when a quote stays open.
+
+    As there, a field with nothing in it, not even quotes, is None.
+    """
+    special = re.compile(f"[{re.escape(dialect.delimiter + dialect.quote + dialect.escape)}]")
+    found: list[str | None] = []
+    # Of a field, even if it is empty; none of them where there is nothing.
+    parts: list[str] = []
+    quoted, at = False, 0
     while at < len(record):
-        char, following = record[at], record[at + 1 : at + 2]
+        match = special.search(record, at)
+        end = match.start() if match else len(record)
+        if end > at:
+            parts.append(record[at:end])
+        char, following = record[end : end + 1], record[end + 1 : end + 2]
+        at = end + 1
         if quoted and char == dialect.escape and following and following in (dialect.quote, dialect.escape):
-            field += following
+            parts.append(following)
             at += 1
         elif char == dialect.quote:
             quoted = not quoted
+            parts.append("")
         elif char == dialect.delimiter and not quoted:
-            fields.append(field)
-            field = ""
-        else:
-            field += char
-        at += 1
-    return None if quoted else [*fields, field]
+            found.append("".join(parts) if parts else None)
+            parts = []
+        elif char:
+            parts.append(char)
+    return None if quoted else [*found, "".join(parts) if parts else None]
 
 
 class Records:

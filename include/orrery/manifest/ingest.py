@@ -14,8 +14,8 @@ from orrery.manifest.blocks import BlockReader
 from orrery.manifest.profile import Profile, read_profile
 
 Resource = dict[str, Any]
-# The type of the only warehouse that files can be loaded into.
-_LOADED = "postgres"
+# The types of the warehouses that files can be loaded into, and those of them that load chunks.
+_LOADED, _CHUNKED = ("postgres", "bigquery"), ("postgres",)
 
 
 def ingestions(
@@ -103,6 +103,8 @@ class _Steps:
         if isinstance(block, Files):
             self._check_files(block, at)
             content["files"] = block.files.replace(TABLE, self._source["name"])
+            if self._profile.adapter not in ("", *_CHUNKED):
+                content.pop("chunk_size", None)
         return kind, content
 
     def _check_files(self, block: Files, at: Location) -> None:
@@ -121,11 +123,10 @@ class _Steps:
             what = f"the pattern is the same for all tables of {self._source['source_name']!r}"
             fix = f"Write {TABLE} in it, or move the block to a table."
             problems.append(self._reader.problem((*at, "files"), what, fix, at_value=True))
-        if self._profile.adapter not in ("", _LOADED):
-            what = (
-                f"files are loaded into PostgreSQL only, and the target {self._profile.target!r} is of type "
-            )
-            fix = "Fill the table by other means and remove the block, or use a target of PostgreSQL."
-            problems.append(self._reader.problem((*at, "files"), what + self._profile.adapter, fix))
+        if self._profile.adapter not in ("", *_LOADED):
+            what = "files are loaded into PostgreSQL and BigQuery only, and the target "
+            what += f"{self._profile.target!r} is of type {self._profile.adapter}"
+            fix = "Fill the table by other means and remove the block, or use a target of one of them."
+            problems.append(self._reader.problem((*at, "files"), what, fix))
         if problems:
             raise ConfigError(problems)

@@ -97,24 +97,41 @@ tiny:
   outputs:
     dev: {type: postgres}
     cloud: {type: bigquery}
+    other: {type: duckdb}
 """
 
 
-def test_files_go_into_postgresql_only(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_go_into_postgresql_and_bigquery_only(
+    write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = block(TABLE, "files: orders/*.csv")
     project = write_project({"dbt/profiles.yml": BIGQUERY, f"dbt/{FILE}": text})
     sources = sources_of(text)
     assert len(ingestions(project, sources, sources)) == 1
     monkeypatch.setenv("ORRERY_TARGET", "cloud")
+    assert len(ingestions(project, sources, sources)) == 1
+    monkeypatch.setenv("ORRERY_TARGET", "other")
     with pytest.raises(ConfigError) as caught:
         ingestions(project, sources, sources)
     assert str(caught.value) == (
-        "dbt/models/shop/_sources.yml:9:17: files are loaded into PostgreSQL only, and the target 'cloud' is"
-        " of type bigquery\n"
+        "dbt/models/shop/_sources.yml:9:17: files are loaded into PostgreSQL and BigQuery only, and the"
+        " target 'other' is of type duckdb\n"
         "    9 |                 files: orders/*.csv\n"
         "      |                 ^^^^^\n"
-        "  Fill the table by other means and remove the block, or use a target of PostgreSQL."
+        "  Fill the table by other means and remove the block, or use a target of one of them."
     )
+
+
+def test_chunks_are_for_postgresql(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load of a file in one piece needs them nowhere: it is no mistake to ask for them."""
+    text = block(TABLE, "files: orders/*.csv\nchunk_size: 64KB")
+    project = write_project({"dbt/profiles.yml": BIGQUERY, f"dbt/{FILE}": text})
+    sources = sources_of(text)
+    (entry,) = ingestions(project, sources, sources)
+    assert entry["block"]["chunk_size"] == "64KB"
+    monkeypatch.setenv("ORRERY_TARGET", "cloud")
+    (entry,) = ingestions(project, sources, sources)
+    assert "chunk_size" not in entry["block"]
 
 
 def test_other_ingestions_know_no_warehouse(

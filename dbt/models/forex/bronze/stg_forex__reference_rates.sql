@@ -1,4 +1,10 @@
-{{ config(unique_key='reference_rate_id') }}
+{#- so few that BigQuery needs no partitions -#}
+{{
+    config(
+        unique_key='reference_rate_id',
+        cluster_by=['currency_code'] if target.type == 'bigquery' else none,
+    )
+}}
 
 with
 

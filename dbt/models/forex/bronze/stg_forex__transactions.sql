@@ -1,4 +1,13 @@
-{{ config(unique_key='transaction_id') }}
+{#- the partitions of BigQuery; in PostgreSQL, there are none -#}
+{% set months = {'field': 'booked_date', 'data_type': 'date', 'granularity': 'month'} %}
+
+{{
+    config(
+        unique_key='transaction_id',
+        partition_by=months if target.type == 'bigquery' else none,
+        cluster_by=['transaction_id'] if target.type == 'bigquery' else none,
+    )
+}}
 
 with
 
