@@ -36,6 +36,8 @@ from orrery.local import Stack
 from services.redis import RedisServer
 
 PIPELINES = 10
+# What else runs on the machine.
+OTHERS = "other processes"
 ROWS = 1000
 POLL_SECONDS = 1.0
 PARSE_SECONDS = 180
@@ -54,7 +56,7 @@ pipeline runs before, and is not counted."""
 class Measured:
     """The runs of all pipelines with some workers.
 
-    `cpu` are CPU seconds by component, and of `other processes` of the machine; `busy` is the share (0 to 1)
+    `cpu` are CPU seconds by component, and of OTHERS; `busy` is the share (0 to 1)
     of the slots' time in which a task ran, `tasks` the number of tasks on workers.
     """
 
@@ -179,7 +181,7 @@ class Bench:
         self._check(tasks)
         at_work = sum(task["duration"] for task in on_workers)
         machine = cpu.pop("machine")
-        cpu["other processes"] = max(0.0, machine - sum(cpu.values()))
+        cpu[OTHERS] = max(0.0, machine - sum(cpu.values()))
         nodes = len([task for task in tasks if task["operator"] == "BuiltNodeOperator"])
         return Measured(workers, wall, len(on_workers), nodes, at_work / (wall * workers * slots), cpu)
 
@@ -257,7 +259,13 @@ def show(run: Measured, first: Measured, slots: int, load: float) -> None:
         share, each = cpu / (run.wall * cores), cpu / run.tasks * 1000
         print(f"  {name:20} {cpu:>8.1f} {share:>11.0%} {each:>12.0f}")
     total = sum(run.cpu.values())
-    print(f"  {'all':20} {total:>8.1f} {total / (run.wall * cores):>11.0%}", flush=True)
+    print(f"  {'all':20} {total:>8.1f} {total / (run.wall * cores):>11.0%}")
+    each = sum(cpu for name, cpu in run.cpu.items() if name != OTHERS) / run.tasks
+    print(
+        f"  {each * 1000:.0f} ms of CPU per task without {OTHERS}: {cores} cores that do nothing else get "
+        f"through at most {60 * cores / each:.0f} tasks per minute",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
