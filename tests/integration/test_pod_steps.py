@@ -193,6 +193,22 @@ def test_news_come_while_the_pod_runs(cluster: KubernetesServer, monkeypatch: py
     assert "orrery:" not in str(failure)
 
 
+@pytest.mark.parametrize("first", ["", "begins"])
+def test_a_pod_may_be_silent_for_long(
+    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, first: str
+) -> None:
+    monkeypatch.setattr(pod_module, "_SILENCE", (10, 0.3))
+    monkeypatch.setattr(pod_module, "_PATIENCE", 0.5)
+    says = f"print({first!r}, flush=True)\n" if first else ""
+    does(monkeypatch, says, "import time\ntime.sleep(3)\n", GREEN, END)
+    heard = Heard()
+    with caplog.at_level(logging.INFO, logger="orrery.pods.runner"):
+        runner(heard).run({A: 1})
+    assert [update.state for update in heard.updates] == [NodeState.RUNNING, NodeState.SUCCESS]
+    # Each line once, however often the log was read anew.
+    assert caplog.messages == [*filter(None, [first]), "Running with dbt"]
+
+
 def test_a_refusal_is_for_good(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     does(monkeypatch, "said.refuse('no such node')\nsys.exit(2)\n")
     with pytest.raises(RefusedError, match="no such node"):

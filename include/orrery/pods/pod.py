@@ -33,6 +33,8 @@ _GONE, _NOT_ALLOWED = 404, (401, 403)
 _SILENCE = (10, 60)
 _PATIENCE = 600.0
 _PAUSE = 0.5
+# A log that is read anew begins so many seconds before what was heard last.
+_OVERLAP = 60
 # How long a pod that is deleted may take to end dbt: Kubernetes gives it 30 s.
 _DELETION = 90.0
 
@@ -99,7 +101,7 @@ class DbtPod(JobOperator):
                     self.await_pod_start(self.pod)
                 except AirflowException:
                     self._timed_out = True
-                    self.problem = self._problem(self.hook.get_pod(name, namespace))
+                    self.problem = self._problem(self._get(name, namespace))
                 else:
                     self.problem = self._problem(self._listen(name, namespace))
             finally:
@@ -121,7 +123,7 @@ class DbtPod(JobOperator):
         """Take what the pod has told, before its log goes with it."""
         if remote_pod and not self._listener.ended:
             try:
-                for line in self._log(remote_pod.metadata.name, remote_pod.metadata.namespace, follow=False):
+                for line in self._log(remote_pod.metadata.name, remote_pod.metadata.namespace):
                     self._listener.hear(line.partition(" ")[2])
             except (ApiException, HTTPError) as error:
                 self.log.warning("The log of the pod cannot be read: %s", error)
@@ -160,41 +162,48 @@ class DbtPod(JobOperator):
     def _listen(self, name: str, namespace: str) -> Any:
         """Pass on the lines of the log until the pod has ended; returns the pod as it is then."""
         deadline = time.monotonic() + _PATIENCE
-        last = ""
+        last, since = "", time.monotonic()
         while True:
             try:
-                pod = self.hook.get_pod(name, namespace)
-                for line in self._log(name, namespace, follow=True):
+                pod = self._get(name, namespace)
+                ended = pod.status.phase in _ENDED
+                if not ended:
+                    # A log may be silent for hours.
                     deadline = time.monotonic() + _PATIENCE
-                    stamp, _, text = line.partition(" ")
-                    if stamp > last:
-                        last = stamp
-                        self._listener.hear(text)
-                deadline = time.monotonic() + _PATIENCE
+                known = last
+                seconds = int(time.monotonic() - since) + _OVERLAP if last else None
+                for line in self._log(name, namespace, follow=True, since_seconds=seconds):
+                    last, _, text = line.partition(" ")
+                    since = time.monotonic()
+                    self._listener.hear(text, again=last <= known)
                 # Only now: what it said last is read.
-                if pod.status.phase in _ENDED:
+                if ended:
                     return pod
             except (ApiException, HTTPError) as error:
                 status = error.status if isinstance(error, ApiException) else None
-                if status == _GONE:
-                    raise AirflowException(
-                        f"The pod {name} is gone: it was deleted, or its machine."
-                    ) from None
                 if status in _NOT_ALLOWED or time.monotonic() > deadline:
                     raise
                 self.log.debug("The log of the pod is interrupted: %s", error)
             time.sleep(_PAUSE)
 
-    def _log(self, name: str, namespace: str, *, follow: bool) -> Iterator[str]:
+    def _get(self, name: str, namespace: str) -> Any:
+        try:
+            return self.hook.get_pod(name, namespace)
+        except ApiException as error:
+            if error.status != _GONE:
+                raise
+        raise AirflowException(f"The pod {name} is gone: it was deleted, or its machine.")
+
+    def _log(self, name: str, namespace: str, **choice: Any) -> Iterator[str]:
         """Lines of the log, each with its time before it."""
         answer = self.client.read_namespaced_pod_log(
             name,
             namespace,
             container=self.base_container_name,
-            follow=follow,
             timestamps=True,
             _preload_content=False,
             _request_timeout=_SILENCE,
+            **choice,
         )
         try:
             for raw in answer:

@@ -81,11 +81,16 @@ class Listener:
         self._number = 0
         self._parts: list[str] = []
 
-    def hear(self, line: str) -> None:
-        """Take one line, without its end."""
+    def hear(self, line: str, *, again: bool = False) -> None:
+        """Take one line, without its end.
+
+        :param again: whether it has the time of one that has come already, or an earlier one
+        """
         marked = _MARKED.fullmatch(line)
         if marked is None:
-            self._told(line)
+            # Several lines may have the same time; of messages the numbers say which came.
+            if not again:
+                self._told(line)
             return
         mark, number, part = marked.groups()
         if int(number) <= self._number:

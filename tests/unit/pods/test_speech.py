@@ -86,6 +86,14 @@ def test_lines_that_come_twice_count_once(heard: Heard, again: int) -> None:
     assert heard.news == [long, DONE, DONE]
 
 
+def test_messages_count_whatever_their_time(heard: Heard) -> None:
+    # A log that is read anew begins with lines that have come; the runtime gave one time to all of these.
+    heard.listener.hear("Running with dbt", again=True)
+    for line in spoken(DONE):
+        heard.listener.hear(line, again=True)
+    assert (heard.told, heard.news) == ([], [DONE])
+
+
 def test_a_pod_that_was_killed_while_it_wrote(heard: Heard) -> None:
     [first], [second] = spoken(DONE), spoken(DONE)
     heard.listener.hear(first)
