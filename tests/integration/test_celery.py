@@ -88,12 +88,12 @@ def live() -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-def workers(live: Live) -> Iterator[Workers]:
+def workers(live: Live) -> Workers:
     """One worker for each queue."""
-    with Workers(live) as workers:
-        for worker in workers.start("default", "dbt"):
-            worker.wait_ready()
-        yield workers
+    workers = Workers(live)
+    for worker in workers.start("default", "dbt"):
+        worker.wait_ready()
+    return workers
 
 
 def land(live: Live, name: str, ids: range) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 import psutil
 
@@ -71,24 +68,17 @@ class Worker:
         self._command.terminate()
         wait_for("the worker takes no more tasks", lambda: "Warm shutdown" in self.log.read_text())
 
-    def close(self) -> None:
-        """End it if it is still there."""
-        if self._command.poll() is None:
-            self.kill()
-
 
 class Workers:
-    """Workers that end with the block."""
+    """The workers of a stack; `./orrery down` ends those that are left."""
 
     def __init__(self, live: Live) -> None:
-        self._live, self._open = live, ExitStack()
+        self._live = live
         self.alive: list[Worker] = []
 
     def start(self, *queues: str, **environment: str) -> list[Worker]:
         """Start a worker for each of `queues`, and do not wait for them."""
         started = [Worker(self._live, each, environment) for each in queues]
-        for worker in started:
-            self._open.callback(worker.close)
         self.alive += started
         return started
 
@@ -100,11 +90,3 @@ class Workers:
         """Kill one of them."""
         worker.kill()
         self.alive.remove(worker)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
