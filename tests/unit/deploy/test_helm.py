@@ -16,7 +16,7 @@ from orrery.config.dbt_pods import IMAGE_VARIABLE
 from orrery.deploy.settings import settings
 
 ROOT = Path(__file__).resolve().parents[3]
-HELM = ROOT / "deploy" / "helm"
+HELM = ROOT / "include" / "deploy" / "helm"
 FILES = ("values.yaml", "git-sync.yaml")
 CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
 # The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below

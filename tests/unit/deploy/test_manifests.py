@@ -13,7 +13,7 @@ from orrery.config.dbt_pods import DbtPods
 from services.kubernetes_checks import VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDER = ROOT / "deploy" / "kubernetes"
+FOLDER = ROOT / "include" / "deploy" / "kubernetes"
 KUSTOMIZATION = "kustomization.yaml"
 FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != KUSTOMIZATION)
 # What the client of pods asks for: resource and verb.
@@ -85,7 +85,7 @@ def test_the_pods_find_what_they_read() -> None:
 
 
 def test_the_charts_secrets_are_among_the_examples() -> None:
-    values = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml").read_bytes())
+    values = yaml.safe_load((ROOT / "include" / "deploy" / "helm" / "values.yaml").read_bytes())
     names = {values[key] for key in ("fernetKeySecretName", "jwtSecretName", "apiSecretKeySecretName")}
     names |= {values["data"]["metadataSecretName"]}
     names |= {volume["secret"]["secretName"] for volume in values["apiServer"]["extraVolumes"]}
