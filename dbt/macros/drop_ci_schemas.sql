@@ -9,7 +9,8 @@
         {%- set name = row if row is string else row[0] -%}
         {%- if name == target.schema or name.startswith(target.schema ~ '_') -%}
             {%- do log('Dropping ' ~ name, info=True) -%}
-            {%- do adapter.drop_schema(api.Relation.create(database=target.database, schema=name)) -%}
+            {%- set schema = api.Relation.create(database=target.database, schema=name) -%}
+            {%- do adapter.drop_schema(schema) -%}
         {%- endif -%}
     {%- endfor -%}
 {%- endmacro %}
