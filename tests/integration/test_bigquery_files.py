@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from orrery.ingest.bigquery import BigQuery, ConflictError
+from orrery.ingest.bigquery import BigQuery, ConflictError, RefusedError
 from orrery.ingest.bigquery_load import BigQueryLoader
 from orrery.ingest.bigquery_staging import stage
 from orrery.ingest.errors import FileError, IngestError
@@ -263,3 +263,15 @@ def test_another_run_was_faster(landed: Landed) -> None:
         assert second._move_with_patience(staged) == []
     assert len(landed.rows("id")) == 3
     assert len(landed.ledger()) == 1
+
+
+def test_a_load_is_there_as_a_whole_or_not_at_all(landed: Landed) -> None:
+    landed.land("a.csv", GOOD)
+    landed.load()
+    loader = landed.loader()
+    state = loader._warehouse.run(f"select {loader._state}")[0][0]
+    with pytest.raises(RefusedError, match="stop"):
+        loader._commit(
+            state, [f"delete from {loader._tables.relation} where true", "select error('stop')"], {}
+        )
+    assert len(landed.rows("id")) == 3
