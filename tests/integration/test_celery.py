@@ -159,19 +159,25 @@ def kill_worker_of(live: Live, workers: Workers, run_id: str, task_id: str) -> N
     workers.kill(workers.of(task["pid"]))
 
 
-def test_tasks_go_to_their_queues(live: Live, workers: Workers) -> None:
-    loads, dbt = workers.alive
+@pytest.fixture(scope="module")
+def first(live: Live, workers: Workers) -> dict[str, Json]:
+    """The tasks of a first run."""
     land(live, "a.csv", range(100))
-    tasks = ended_well(live, run(live), 100)
-    assert {task_id: tasks[task_id]["queue"] for task_id in (LOAD, BUILD, PUBLISH)} == {
+    return ended_well(live, run(live), 100)
+
+
+def test_tasks_go_to_their_queues(first: dict[str, Json], workers: Workers) -> None:
+    assert {task_id: first[task_id]["queue"] for task_id in (LOAD, BUILD, PUBLISH)} == {
         LOAD: "default",
         BUILD: "dbt",
         PUBLISH: "dbt",
     }
+    loads, dbt = workers.alive
     assert loads.taken() == [LOAD]
     assert set(dbt.taken()) == {BUILD, PUBLISH}
 
 
+@pytest.mark.usefixtures("first")
 def test_run_survives_its_workers(live: Live, workers: Workers) -> None:
     workers.start("default,dbt")  # the third
     land(live, "b.csv", range(100, 20_100))
@@ -201,7 +207,9 @@ def test_run_survives_its_workers(live: Live, workers: Workers) -> None:
     assert tasks["core.early"] == early
 
 
+@pytest.mark.usefixtures("first")
 def test_leaving_worker_ends_its_build(live: Live, workers: Workers, tmp_path: Path) -> None:
+    [(orders,)] = live.query("select count(*) from landing.orders")
     # As on another machine: what it does with the manifests is in a folder of its own.
     shutil.copytree(live.dbt / "target", tmp_path / "target", ignore=shutil.ignore_patterns("runs"))
     with held(live, "transformer", f"select pg_advisory_lock({LOCK})") as release:
@@ -214,7 +222,7 @@ def test_leaving_worker_ends_its_build(live: Live, workers: Workers, tmp_path: P
         leaving.leave()
         following.wait_ready()
         release()
-        tasks = ended_well(live, run_id, 20_100, skipped=PUBLISH)
+        tasks = ended_well(live, run_id, orders, skipped=PUBLISH)
     assert tasks[BUILD]["try_number"] == 1
     assert following.taken() == [PUBLISH]
     path = f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/{PUBLISH}/logs/1"
