@@ -36,7 +36,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/orrery/include \
     PYTHONUNBUFFERED=1 \
     ORRERY_PROJECT_DIR=/opt/orrery \
-    ORRERY_WAREHOUSE_HOST=postgres \
     AIRFLOW_HOME=/var/lib/orrery \
     AIRFLOW_CONFIG=/opt/orrery/airflow.cfg \
     DBT_SEND_ANONYMOUS_USAGE_STATS=0 \
@@ -44,9 +43,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     SCARF_ANALYTICS=false
 # dbt parses anew where the profile differs from the one that the manifests were made with: the warehouse's
 # host and the target are better given here (--build-arg) than to the containers.
+ARG ORRERY_WAREHOUSE_HOST=postgres
 ARG ORRERY_TARGET=dev
 ARG ORRERY_ENVIRONMENT=
-ENV ORRERY_TARGET=${ORRERY_TARGET} ORRERY_ENVIRONMENT=${ORRERY_ENVIRONMENT}
+ENV ORRERY_WAREHOUSE_HOST=${ORRERY_WAREHOUSE_HOST} \
+    ORRERY_TARGET=${ORRERY_TARGET} \
+    ORRERY_ENVIRONMENT=${ORRERY_ENVIRONMENT}
 WORKDIR /opt/orrery
 COPY --from=packages /opt/venv /opt/venv
 COPY include include

