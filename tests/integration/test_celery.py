@@ -83,6 +83,7 @@ def live() -> Iterator[Live]:
         }
         with own_stack(make, celery | SOON) as live:
             assert live.orrery("up").code == 0
+            wait_for("the pipeline", lambda: live.airflow.get("/dags")["dags"])
             live.query("create schema if not exists dev; create table dev.built (model text)")
             yield live
 

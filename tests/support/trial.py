@@ -370,6 +370,9 @@ PIPELINES = {
     "trial_pods": "select: path:models/trial/pods\n" + _PODS.format("build"),
     "trial_pods_per_model": "select: path:models/trial/pods\ntests: off\n" + _PODS.format("per_model"),
     "trial_pods_bookings": "select: tag:booking_analytics\n" + _PODS.format("build"),
+    "trial_pods_forex": (
+        "select: tag:forex\nstages: {gold: path:models/forex/gold}\n" + _PODS.format("build")
+    ),
     "trial_phases": "select: trial_phase_seed trial_phase_last\n",
     "trial_first": "select: trial_totals\n",
     "trial_second": "select: trial_report\nschedule: {after: [trial_first]}\n",

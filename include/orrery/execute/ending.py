@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +15,11 @@ from orrery.config.pipeline import ALERT, PUBLISH
 log = logging.getLogger(__name__)
 
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
-# How often a task looks whether all others have ended.
-_LOOK_AGAIN = timedelta(seconds=5)
+# Most others that are still at work end within seconds: a task waits for them.
+_PATIENCE = 8.0
+# How often it looks again after that. Airflow may hear of the end of this try up to 5 s late, and fails
+# a task that it has queued again by then.
+_LOOK_AGAIN = timedelta(seconds=20)
 
 
 def states_of_others(ti: Any) -> dict[str, str | None]:
@@ -35,9 +39,13 @@ def await_others(ti: Any) -> dict[str, str | None]:
 
     Those that a failure holds back have ended early.
     """
-    states = states_of_others(ti)
-    busy = [task_id for task_id, state in states.items() if state not in ENDED]
-    if busy:
-        log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
-        raise AirflowRescheduleException(datetime.now(UTC) + _LOOK_AGAIN)  # type: ignore[no-untyped-call]
-    return states
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        states = states_of_others(ti)
+        busy = [task_id for task_id, state in states.items() if state not in ENDED]
+        if not busy:
+            return states
+        if time.monotonic() > deadline:
+            log.info("%s tasks have not ended yet, such as %s.", len(busy), busy[0])
+            raise AirflowRescheduleException(datetime.now(UTC) + _LOOK_AGAIN)  # type: ignore[no-untyped-call]
+        time.sleep(0.5)
