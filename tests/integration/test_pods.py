@@ -33,6 +33,7 @@ SECONDS = 180
 def cluster(live: Live) -> Iterator[KubernetesServer]:
     """A cluster that Airflow knows, in which pods have what the project's image has."""
     assert live.orrery("up").code == 0
+    wait_for("the pipelines", lambda: live.airflow.get("/dags")["dags"])
     live.query("create schema if not exists dev; drop table if exists dev.trial_pod_switch")
     live.query("create table dev.trial_pod_switch as select 1 as divisor")
     [(host, port, password)] = [warehouse_of(live)]
