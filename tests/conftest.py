@@ -92,3 +92,9 @@ def quick_dbt() -> None:
     from dbt_common.behavior_flags import BehaviorFlagRendered
 
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")
+
+
+@pytest.fixture
+def resumed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triggers that run in the test itself need not wait for Airflow."""
+    monkeypatch.setattr("orrery.ingest.resume.earliest", lambda: 0.0)

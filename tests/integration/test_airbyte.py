@@ -22,7 +22,7 @@ from services.airbyte import AirbyteServer
 from support.stores import Task, connect, context
 from support.warehouse import query
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("resumed_at_once")]
 CUSTOMERS = "id,name,joined\n1,Ada,2026-01-31\n2,,2026-02-01\n"
 
 

@@ -32,7 +32,7 @@ from orrery.plan.model import Work
 from services.kubernetes import KubernetesServer
 from support.waiting import wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("resumed_at_once")]
 
 IMAGE = "example/loader:1"
 RESULT = "dbt"

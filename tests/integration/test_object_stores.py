@@ -30,7 +30,7 @@ from support.stores import (  # the fixtures are used by their names
 )
 
 __all__ = ["gcs_server", "known", "s3_server"]
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("resumed_at_once")]
 
 # Long enough for many looks.
 SILENCE = 0.3

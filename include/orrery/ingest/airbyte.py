@@ -23,6 +23,7 @@ from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.airbyte_errors import Conflict, reached, reason
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError, SetupError, explained, without_secrets
+from orrery.ingest.resume import unhurried
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
@@ -170,7 +171,10 @@ class AirbyteJobTrigger(AirbyteSyncTrigger):
         _, arguments = super().serialize()
         return f"{__name__}.{type(self).__name__}", arguments
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
+        return unhurried(self._events())
+
+    async def _events(self) -> AsyncIterator[TriggerEvent]:
         while time.time() < self.end_time:
             try:
                 if await asyncio.to_thread(self._status) in _ENDED:

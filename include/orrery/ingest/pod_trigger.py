@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
+from airflow.triggers.base import TriggerEvent
 from kubernetes_asyncio.client import ApiException, CustomObjectsApi
+
+from orrery.ingest.resume import unhurried
 
 GROUP, VERSION, PLURAL = "sparkoperator.k8s.io", "v1beta2", "sparkapplications"
 DRIVER = "-driver"
@@ -20,6 +24,9 @@ class PodTrigger(KubernetesPodTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, arguments = super().serialize()
         return f"{__name__}.{type(self).__name__}", arguments
+
+    def run(self) -> AsyncIterator[TriggerEvent]:
+        return unhurried(super().run())
 
     async def on_kill(self) -> None:
         # Airflow cancels a trigger again every second until it is gone, and so would cancel this.

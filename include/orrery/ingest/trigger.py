@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 from orrery.config.ingest import Files
 from orrery.config.project import Project
 from orrery.ingest.errors import FileError, IngestError, SetupError
+from orrery.ingest.resume import unhurried
 
 if TYPE_CHECKING:
     from orrery.ingest.landing import LandingFile
@@ -67,7 +68,10 @@ class LandingTrigger(_Landing):
         name, arguments = super().serialize()
         return name, {**arguments, "known": self.known}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def run(self) -> AsyncIterator[TriggerEvent]:
+        return unhurried(self._events())
+
+    async def _events(self) -> AsyncIterator[TriggerEvent]:
         while not await asyncio.to_thread(self._arrived):
             await asyncio.sleep(POLL_SECONDS)
         yield TriggerEvent({})  # type: ignore[no-untyped-call]

@@ -34,10 +34,12 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, str]]] = {
         # A restart of the api-server must not cost tasks: keep asking for more than a minute.
         "execution_api_retries": "30",
         "execution_api_retry_wait_max": "5",
+        # It is also how late a worker may notice that its task has failed, been skipped, or begun to wait.
+        "min_heartbeat_interval": "1",
     },
     "scheduler": {
         "orphaned_tasks_check_interval": "30",
-        # Tasks beat every 5 s. A killed one is noticed within 100 s; a slow minute is forgiven.
+        # Tasks beat every second. A killed one is noticed within 100 s; a slow minute is forgiven.
         "task_instance_heartbeat_timeout": "90",
         "task_instance_heartbeat_timeout_detection_interval": "10",
     },

@@ -30,7 +30,7 @@ class Memory(dict[str, Any]):
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, resumed_at_once: None) -> None:
     monkeypatch.setattr(trigger, "POLL_SECONDS", 0.001)
 
 
