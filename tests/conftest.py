@@ -1,4 +1,4 @@
-"""What the unit and integrity tests share: an Airflow home of their own, and small dbt projects."""
+"""What tests share: the order in which they run, an Airflow home of their own, and small dbt projects."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Airflow reads its home when it is first imported. The settings lie in a file and not in the environment,
 # which the stacks that other tests start would inherit.
@@ -50,6 +52,27 @@ BASE = {
 }
 
 WriteProject = Callable[[Mapping[str, str]], Project]
+
+# The folders whose tests share the fixture `live`, a stack with all pipelines.
+ONE_STACK = ("tests/pipelines/", "tests/browser/")
+
+
+class _ByStack(LoadScopeScheduling):
+    """The tests of a file run in one process, and so do all that share a stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "live" if nodeid.startswith(ONE_STACK) else nodeid.partition("::")[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the fixtures of tests/support known."""
+    config.pluginmanager.import_plugin("support.live")
+    config.pluginmanager.import_plugin("support.warehouse")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Which process runs which tests, when there are several (`-n`)."""
+    return _ByStack(config, log)
 
 
 def write_files(root: Path, files: Mapping[str, str]) -> None:

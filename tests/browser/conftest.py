@@ -1,4 +1,4 @@
-"""The stack of the pipeline tests comes from a plugin, so that both folders share one; and the browser."""
+"""The browser, and pages of the stack that the tests share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ OUTPUT = Path(__file__).resolve().parents[1] / ".output" / "browser"
 WIDTH, HEIGHT = 1600, 1000
 # Airflow's pages poll; on a busy machine their first answers take a while.
 _TIMEOUT = 20_000
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the fixtures of tests/support/live.py known."""
-    config.pluginmanager.import_plugin("support.live")
 
 
 @pytest.fixture(scope="session")

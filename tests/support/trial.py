@@ -38,7 +38,7 @@ models:
     "models/trial/core/trial_released.sql": (
         "{{ config(materialized='table') }}\nselect id from {{ ref('trial_held') }}\n"
     ),
-    # What tests/integration/test_report.py needs: vars make the model slow, big and wrong.
+    # What tests/pipelines/test_report.py needs: vars make the model slow, big and wrong.
     "models/trial/report/report_rows.sql": (
         "{{ config(materialized='table') }}\n"
         "select id from generate_series(1, {{ var('rows', 10) }}) as id,\n"
@@ -157,7 +157,7 @@ exposures:
     config:
       meta: {orrery: {run: {pipeline: trial_bookings}}}
 """,
-    # What tests/integration/test_alerts.py needs: a model that the table alerted_switch makes fail, thirty
+    # What tests/pipelines/test_alerts.py needs: a model that the table alerted_switch makes fail, thirty
     # that wait for it, and a warning.
     "models/trial/alerted/alerted_root.sql": (
         "{{ config(materialized='table') }}\n"
@@ -214,7 +214,7 @@ sources:
 """
 
 
-# What tests/integration/test_build.py needs; it makes the tables trial_build_log, trial_switch and
+# What tests/pipelines/test_build.py needs; it makes the tables trial_build_log, trial_switch and
 # trial_arrivals itself.
 _FAULTS = {
     "macros/trial.sql": (
@@ -291,7 +291,7 @@ models:
     "models/trial/phases/trial_phase_last.sql": _logged(
         "select id from {{ source('trial_phases', 'trial_phase_seed') }}"
     ),
-    # What tests/integration/test_pods.py needs; it makes the table trial_pod_switch. A pod's connections to
+    # What tests/pipelines/test_pods.py needs; it makes the table trial_pod_switch. A pod's connections to
     # the warehouse tell that they are a pod's; the second model waits for the lock of the test.
     "models/trial/pods/pod_place.sql": (
         "{{ config(materialized='table') }}\n"

@@ -237,7 +237,7 @@ def test_retry_of_a_pipeline_that_never_ran(orrery: Command, airflow: Airflow) -
         (["retry", "shop", "--failed", "--model", "a"], "Give either --failed or --model NAME."),
         (["retry", "shop", "--failed", "--downstream"], "--downstream goes with --model NAME."),
         (["nonsense"], "No such command 'nonsense'"),
-        (["test", "--only", "units"], "There is no folder tests/units; known: unit, integrity"),
+        (["test", "--only", "units"], "There is no folder tests/units; known: pipelines, browser"),
     ],
 )
 def test_argument_errors(orrery: Command, airflow: Airflow, arguments: list[str], message: str) -> None:
