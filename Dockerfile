@@ -60,7 +60,9 @@ RUN set -eu; \
     python -m orrery.deploy.settings > airflow.cfg; \
     python -m orrery.cli build; \
     rm -rf dbt/logs logs; \
-    for folder in dbt/landing dbt/target/runs dbt/target/published; do install -d -o 50000 -g 0 -m 0775 "$folder"; done
+    for folder in dbt/landing dbt/target/runs dbt/target/published; do install -d "$folder"; done; \
+    chown -R 50000:0 dbt/landing dbt/target; \
+    chmod -R g=u dbt/landing dbt/target
 USER 50000:0
 HEALTHCHECK --interval=15s --timeout=10s --start-period=300s --retries=5 CMD ["python", "-m", "orrery.deploy.health"]
 CMD ["airflow", "info"]

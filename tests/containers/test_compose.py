@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.waiting import wait_for
@@ -53,14 +54,13 @@ class Containers:
                 shutil.copy(source, root / part)
         (root / "docker-compose.override.yml").write_text(OVERRIDE)
         self.root = root
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = str(free.getsockname()[1])
+        self.port, self.flower = free_port(), free_port()
         self.env = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": NAME,
             "ORRERY_IMAGE": NAME,
             "ORRERY_PORT": self.port,
+            "ORRERY_FLOWER_PORT": self.flower,
             "ORRERY_PROJECT_DIR": str(root),
             "PYTHONPATH": str(ROOT / "include"),
         }
@@ -138,6 +138,13 @@ class Containers:
         ]
 
 
+def free_port() -> str:
+    """A port of this machine where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """Everything is up; nothing is left afterwards."""
@@ -159,6 +166,22 @@ def test_image_runs_without_rights(containers: Containers) -> None:
     written = containers.docker(*exec_, "sh", "-c", "touch /opt/orrery/x 2>&1 || true")
     assert "Read-only file system" in written
     assert containers.docker(*exec_, "sh", "-c", "command -v gcc pip uv || true").strip() == ""
+
+
+def test_flower_asks_for_the_password(containers: Containers) -> None:
+    containers.docker("compose", "--profile", "flower", "up", "--detach", "--wait", seconds=300)
+    url = f"http://127.0.0.1:{containers.flower}/workers"
+
+    def page(password: str) -> str:
+        try:
+            answer = httpx.get(url, auth=("admin", password), trust_env=False)
+        except httpx.TransportError:
+            return ""
+        return answer.text if answer.status_code == 200 else str(answer.status_code)
+
+    wait_for("Flower", lambda: page("wrong") == "401", 120)
+    wait_for("the workers", lambda: page(containers.env["AIRFLOW_PASSWORD"]).count("celery@") >= 3, 120)
+    containers.docker("compose", "--profile", "flower", "stop", "flower")
 
 
 @pytest.mark.parametrize("pipeline", ["forex", "booking_analytics"])
@@ -196,3 +219,21 @@ def test_a_killed_worker_costs_only_time(containers: Containers, role: str, tabl
     assert containers.query(ROWS.format(table)) == before
     assert before[0][0] != "0"
     containers.docker("compose", "up", "--detach", "--wait", seconds=300)
+
+
+def test_a_mounted_project_is_edited_without_a_new_image(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("docker-compose.yml", "docker-compose.override.yml", "include/deploy/compose/mounted.yml")
+    monkeypatch.setitem(containers.env, "COMPOSE_FILE", ":".join(files))
+    containers.docker("compose", "up", "--detach", "--wait", seconds=600)
+    assert containers.run("forex").returncode == 0
+    model = containers.root / "dbt" / "models" / "forex" / "silver" / "int_forex_rates__spanned.sql"
+    model.write_text(f"select 1 as edited, * from (\n{model.read_text()}\n) as rates\n")
+    refused = containers.run("forex")
+    assert refused.returncode != 0
+    print(refused.stdout, refused.stderr)
+    exec_ = ("compose", "exec", "-T", "dag-processor", "python", "-m", "orrery.cli", "build")
+    assert "forex" in containers.docker(*exec_)
+    assert containers.run("forex").returncode == 0
+    assert containers.query("select distinct edited from dev_silver.int_forex_rates__spanned") == [("1",)]

@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +28,7 @@ from orrery.ingest import kubernetes
 from orrery.ingest.kubernetes import JobOperator, KubernetesOperator, SparkOperator
 from orrery.plan.model import Work
 from services.kubernetes import KubernetesServer
+from support.tasks import context_of
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("resumed_at_once")]
@@ -256,35 +255,10 @@ def test_pods_carry_labels_to_find_them_by(run: Run) -> None:
 # Single steps: what a worker does until the triggerer waits, and what the triggerer does
 
 
-class TaskInstance(SimpleNamespace):
-    """A try of a task."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(dag_id="shop", task_id=name, run_id="manual__1", map_index=-1, try_number=1)
-        self.start_date = datetime.now(UTC)
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-
-def context_of(operator: KubernetesOperator) -> Any:
-    dag_run = SimpleNamespace(conf={}, run_id="manual__1")
-    ti = TaskInstance(operator.task_id)
-    return {
-        "ti": ti,
-        "task_instance": ti,
-        "run_id": "manual__1",
-        "params": {},
-        "dag_run": dag_run,
-        "dag": SimpleNamespace(),
-    }
-
-
 def submit(operator: KubernetesOperator) -> KubernetesPodTrigger:
     """What the triggerer gets when a worker has started the task."""
     with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
     # As the triggerer makes it, in another process.
     path, arguments = deferred.value.trigger.serialize()
     made: KubernetesPodTrigger = import_string(path)(**arguments)
@@ -394,7 +368,7 @@ def test_the_pod_of_a_killed_process_says_so(cluster: KubernetesServer) -> None:
     again = task("held", args=["-c", HOLD])
     event = {"status": "failed", "namespace": "default", "name": pod.name, "message": "failed"}
     with pytest.raises(AirflowException, match=r"of shop.orders failed with exit code 137.*\nholding"):
-        again.trigger_reentry(context_of(again), event)
+        again.trigger_reentry(context_of(again.task_id), event)
 
 
 def test_a_pod_that_outlives_its_deadline(cluster: KubernetesServer, write_project: WriteProject) -> None:
@@ -405,7 +379,7 @@ def test_a_pod_that_outlives_its_deadline(cluster: KubernetesServer, write_proje
     assert event["status"] == "failed"
     again = task("held", args=["-c", HOLD], template="short.yaml.j2")
     with pytest.raises(AirflowException, match=r"of shop.orders did not end in time.*\nholding"):
-        again.trigger_reentry(context_of(again), event)
+        again.trigger_reentry(context_of(again.task_id), event)
 
 
 @pytest.mark.parametrize("block", HELD, ids=["job", "spark"])
@@ -419,14 +393,14 @@ def test_a_template_that_is_broken_by_now_keeps_no_pod(
     again = task("held", **block, template="own.yaml.j2")
     event = {"status": "timeout", "namespace": "default", "name": trigger.pod_name, "message": "too late"}
     with pytest.raises(AirflowException, match="did not end within its timeout of 1:00:00; it is deleted"):
-        again.trigger_reentry(context_of(again), event)
+        again.trigger_reentry(context_of(again.task_id), event)
     check_nothing_left(cluster)
 
 
 def test_a_driver_that_cannot_start_is_not_left_waiting(cluster: KubernetesServer) -> None:
     operator = task("none", application="local:///load.py", image="example/none:1")
     with pytest.raises(AirflowException, match="did not run to its end: ErrImagePull") as caught:
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
     assert not isinstance(caught.value, AirflowFailException)
     check_nothing_left(cluster)
 
@@ -450,7 +424,7 @@ def test_the_git_sync_container_is_in_the_pod(cluster: KubernetesServer) -> None
 def test_a_missing_connection(block: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_GPU_CLUSTER", raising=False)
     operator = task("none", connection="gpu_cluster", **block)
-    context = context_of(operator)
+    context = context_of(operator.task_id)
     with pytest.raises(AirflowFailException) as caught:
         operator.execute(context)
     assert str(caught.value) == (
@@ -465,14 +439,14 @@ def test_a_connection_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("AIRFLOW_CONN_GPU", f"kubernetes://?kube_config_path={tmp_path}/none")
     operator = task("none", connection="gpu")
     with pytest.raises(AirflowFailException, match="The connection 'gpu' leads to no cluster"):
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
 
 
 def test_a_refused_token(cluster: KubernetesServer) -> None:
     cluster.token = "another"
     operator = task("none")
     with pytest.raises(AirflowFailException) as caught:
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
     assert str(caught.value) == (
         "The cluster of the connection 'kubernetes_default' answers 401: Unauthorized\n"
         "  The connection's credentials are not valid."
@@ -484,7 +458,7 @@ def test_a_pod_that_the_cluster_refuses(cluster: KubernetesServer, write_project
     write_project({"include/templates/own.yaml.j2": text})
     operator = task("none", template="own.yaml.j2")
     with pytest.raises(AirflowFailException, match=r"answers 422: .*no label"):
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
 
 
 @pytest.mark.parametrize(
@@ -506,6 +480,6 @@ def test_a_broken_template(
     write_project({"include/templates/own.yaml.j2": text})
     operator = task("none", template="own.yaml.j2")
     with pytest.raises(AirflowFailException) as caught:
-        operator.execute(context_of(operator))
+        operator.execute(context_of(operator.task_id))
     assert str(caught.value).startswith(message)
     assert cluster.posted == []

@@ -8,9 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +28,7 @@ from orrery.pods import pod as pod_module
 from orrery.pods.operators import PodNodeOperator
 from orrery.pods.runner import PodRunner, RefusedError
 from services.kubernetes import KubernetesServer
+from support.tasks import context_of
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -76,33 +75,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
 def does(monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
     """Have pods do this in place of dbt."""
     monkeypatch.setattr(pod_module, "COMMAND", ("python", "-c", "".join([SPEAK, *steps])))
-
-
-class TaskInstance(SimpleNamespace):
-    """A try of a task."""
-
-    def __init__(self, task_id: str, try_number: int = 1, max_tries: int = 1) -> None:
-        super().__init__(dag_id="shop", task_id=task_id, run_id="manual__1", map_index=-1, log_url="")
-        self.try_number, self.max_tries = try_number, max_tries
-        self.start_date = datetime.now(UTC)
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
-
-
-def context_of(task_id: str, **numbers: int) -> Any:
-    ti = TaskInstance(task_id, **numbers)
-    dag_run = SimpleNamespace(conf={}, run_id="manual__1")
-    dag = SimpleNamespace(task_ids=[task_id])
-    return {
-        "ti": ti,
-        "task_instance": ti,
-        "run_id": "manual__1",
-        "params": {},
-        "dag_run": dag_run,
-        "dag": dag,
-    }
 
 
 def assignment() -> Assignment:

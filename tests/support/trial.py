@@ -214,7 +214,7 @@ sources:
 """
 
 
-# What tests/pipelines/test_build.py needs; it makes the tables trial_build_log, trial_switch and
+# What tests/integration/test_build.py needs; it makes the tables trial_build_log, trial_switch and
 # trial_arrivals itself.
 _FAULTS = {
     "macros/trial.sql": (

@@ -1,7 +1,7 @@
 """The states of a build's nodes in Airflow's database.
 
 This is the one module that writes Airflow's own tables, which are no public interface: it belongs to
-the pinned version of Airflow, and tests/pipelines/test_build.py fails when a newer one differs. It runs
+the pinned version of Airflow, and tests/integration/test_build.py fails when a newer one differs. It runs
 in the api-server, inside the transaction of a request to the task state store.
 
 The life of a node's task instance while a build is at work:

@@ -17,6 +17,7 @@ from orrery.cli.init_env import init_env
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docker-compose.yml").read_text()
+MOUNTED = ROOT / "include" / "deploy" / "compose" / "mounted.yml"
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SECRET = re.compile(r"PASSWORD|KEY|SECRET|BROKER|BACKEND|CONN|BASIC_AUTH")
 # Other things that are called so.
@@ -88,11 +89,19 @@ def test_init_env_makes_all_secrets_afresh_and_once(env: Path) -> None:
     assert set(re.findall(r"\$\{(\w+):-", TEXT)) <= set(re.findall(r"^#?(\w+)=", before, re.MULTILINE))
 
 
-def test_compose_takes_the_file(env: Path) -> None:
+def test_a_mounted_project_is_the_same_for_all() -> None:
+    mounted = yaml.safe_load(MOUNTED.read_text())["services"]
+    ours = {name for name, service in FILE["services"].items() if service["image"].endswith("orrery}")}
+    assert set(mounted) == ours - {"flower"}
+    assert all(service == mounted["init"] for service in mounted.values())
+
+
+@pytest.mark.parametrize("more", [[], ["--file", str(MOUNTED)]], ids=["in the image", "mounted"])
+def test_compose_takes_the_file(env: Path, more: list[str]) -> None:
     command = compose()
     if command is None:
         pytest.skip("there is no Docker Compose; .ci/run gets it from Debian")
-    config = [*command, "--file", str(ROOT / "docker-compose.yml"), "--profile", "flower"]
+    config = [*command, "--file", str(ROOT / "docker-compose.yml"), *more, "--profile", "flower"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("ORRERY_")}
     done = subprocess.run(
         [*config, "--env-file", str(env), "config", "--quiet"],

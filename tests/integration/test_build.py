@@ -20,7 +20,7 @@ import pytest
 from orrery.local import processes
 from support import trial
 from support.airflow import Json, moment
-from support.live import Live
+from support.live import Live, own_stack
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -76,6 +76,13 @@ class Midway:
     tasks: dict[str, Json]
     query: int
     release: Callable[[], None]
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    """A stack of their own, which these tests treat badly."""
+    with own_stack() as live:
+        yield live
 
 
 @pytest.fixture(scope="module")
