@@ -33,7 +33,13 @@ LEDGER = "landing._orrery_ledger"
 
 @pytest.fixture(scope="module")
 def forex_run(live: Live) -> Done:
-    """The first run of `forex`."""
+    """The first run of `forex`; what other pipelines have loaded of its files is gone."""
+    assert live.orrery("up").code == 0
+    live.query(
+        "drop table if exists landing.forex_transactions, landing.forex_reference_rates cascade", "loader"
+    )
+    if live.query(f"select 1 where to_regclass('{LEDGER}') is not null"):
+        live.query(f"delete from {LEDGER} where table_name like 'forex%'", "loader")
     done = live.orrery("run", "forex")
     assert done.code == 0, done.output
     return done
