@@ -13,7 +13,8 @@ import urllib.request
 from typing import Any
 
 _SECONDS = 5
-_SCHEDULER = "http://127.0.0.1:8974/health"
+# Their answer is their status, 200 or another one, and nothing more.
+_PAGES = {"scheduler": "http://127.0.0.1:8974/health", "flower": "http://127.0.0.1:5555/healthcheck"}
 # Celery's workers serve the logs of their tasks there, from a process of their own main process.
 _WORKER_PORT = 8793
 # The name in Airflow's health report for each component that has no door of its own.
@@ -26,9 +27,8 @@ def problem(component: str) -> str | None:
         if component == "worker":
             socket.create_connection(("127.0.0.1", _WORKER_PORT), timeout=_SECONDS).close()
             return None
-        if component == "scheduler":
-            # Its answer is its status, 200 or 503, and nothing more.
-            urllib.request.urlopen(_SCHEDULER, timeout=_SECONDS).close()
+        if component in _PAGES:
+            urllib.request.urlopen(_PAGES[component], timeout=_SECONDS).close()
             return None
         report = _get(f"{_api_server()}/api/v2/monitor/health")
     except (OSError, ValueError) as error:
