@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +221,36 @@ def test_a_project_that_dbt_cannot_parse(copy: Project) -> None:
     error = import_errors(copy.root)["orrery_problems.py"]
     assert "depends on a node named 'nowhere' which was not found" in error
     assert error.strip() in printed
+
+
+WITHOUT = """
+import json, sys
+from pathlib import Path
+import airflow.dag_processing.dagbag
+from integrity.conftest import import_errors, load
+sys.modules["airflow.providers.cncf.kubernetes"] = sys.modules["airflow.providers.airbyte"] = None
+root = Path(sys.argv[1])
+print(json.dumps([sorted(load(root).dags), import_errors(root)]))
+"""
+
+
+def test_an_installation_without_all_providers_has_the_other_pipelines(copy: Project) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(copy.root)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT / 'tests'}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    dags, errors = json.loads(told.splitlines()[-1])
+    assert FILES - set(dags) == {"events_batch", "events_full_refresh", "sales_marketing"}
+    error = errors.pop("orrery_problems.py")
+    assert errors == {}
+    for name, package in (("events_batch", "cncf-kubernetes"), ("sales_marketing", "airbyte")):
+        needs = (
+            f"the pipeline {name} needs apache-airflow-providers-{package}, which is not installed here.\n"
+        )
+        assert f"dbt/pipelines/{name}.yml: {needs}  Install it; for the image" in error
 
 
 def test_a_stale_manifest_is_an_error_that_takes_no_dag_away(copy: Project) -> None:

@@ -7,6 +7,8 @@ from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.manifest.profile import ProfileError, read_profile
 from orrery.manifest.store import ManifestError, ManifestStore
+from orrery.plan.installed import absent, lacking
+from orrery.plan.planner import plan_pipeline
 
 
 def raise_problems(file: str) -> None:
@@ -34,9 +36,13 @@ def find_problems(project: Project) -> dict[str, str]:
     except ProfileError as error:
         # Whoever built the manifest may have had settings that are missing here.
         return {**messages, "": str(error)}
-    for name in pipelines.valid:
+    packages = absent()
+    for name, pipeline in pipelines.valid.items():
         try:
             store.check(name)
         except ManifestError as error:
             messages[name] = str(error)
+            continue
+        if packages and (message := lacking(plan_pipeline(pipeline, store.read(name)), packages)):
+            messages[name] = message
     return messages

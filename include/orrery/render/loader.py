@@ -8,6 +8,7 @@ from orrery.config.errors import OrreryError
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.manifest.store import ManifestStore
+from orrery.plan.installed import absent, lacking
 from orrery.plan.planner import plan_pipeline
 from orrery.render.dag import render
 
@@ -25,6 +26,7 @@ def load_dags(file: str) -> dict[str, DAG]:
     store = ManifestStore(project)
     pipelines = load_pipelines(project)
     awaited = {name for pipeline in pipelines.valid.values() for name in pipeline.config.after}
+    packages = absent()
     dags: dict[str, DAG] = {}
     for name, pipeline in pipelines.valid.items():
         # A worker that runs one task needs the DAG of that task alone.
@@ -32,7 +34,8 @@ def load_dags(file: str) -> dict[str, DAG]:
             continue
         try:
             plan = plan_pipeline(pipeline, store.read(name))
-            dags[name] = render(plan, project, announced=name in awaited)
+            if not lacking(plan, packages):
+                dags[name] = render(plan, project, announced=name in awaited)
         except OrreryError:
             continue
     return dags
