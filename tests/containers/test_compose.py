@@ -3,7 +3,8 @@
     ORRERY_TEST_CONTAINERS=1 ./orrery test --only containers
 
 It needs `docker` with Compose, builds the image (minutes, the first time) and brings everything up under a
-project name and a port of its own.
+project name and a port of its own. ORRERY_TEST_WITHOUT is what the image does without, as the Dockerfile's
+WITHOUT.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def free_port() -> str:
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """Everything is up; nothing is left afterwards."""
     containers = Containers(tmp_path_factory.mktemp("containers"))
-    containers.docker("build", "--tag", NAME, ".", seconds=1800)
+    without = os.environ.get("ORRERY_TEST_WITHOUT")
+    arguments = ["--build-arg", f"WITHOUT={without}"] if without else []
+    containers.docker("build", "--tag", NAME, *arguments, ".", seconds=1800)
     try:
         containers.docker("compose", "up", "--detach", "--wait", seconds=600)
         yield containers
