@@ -7,7 +7,7 @@
     select changed._source_id
     from (
         select {{ compared | join(', ') }} from {{ relation }}
-        except
+        {{ dbt.except() }}
         select {{ compared | join(', ') }} from {{ this }}
     ) as changed
 {%- endmacro %}

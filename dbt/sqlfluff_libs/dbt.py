@@ -29,6 +29,10 @@ def datediff(first_date: str, second_date: str, datepart: str) -> str:
     return f"date_diff('{datepart}', {first_date}, {second_date})"
 
 
+# dbt's macro has the name of a word of Python.
+globals()["except"] = lambda: "except"
+
+
 def hash(field: str) -> str:  # noqa: A001 (the name is dbt's)
     return f"md5({field})"
 

@@ -1,4 +1,9 @@
-{{ config(pre_hook="{{ delete_gone_files(ref('stg_affiliates__conversions')) }}") }}
+{{
+    config(
+        unique_key='conversion_id',
+        pre_hook="{{ delete_gone_files(ref('stg_affiliates__conversions')) }}",
+    )
+}}
 
 {% set compared = ['_loaded_at', 'conversion_id', 'deal_id', 'deal_loaded_at'] %}
 

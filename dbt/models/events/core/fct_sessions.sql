@@ -2,7 +2,8 @@
     config(
         materialized='incremental',
         unique_key='activity_date',
-        pre_hook="{{ delete_gone_rows(ref('int_events__deduplicated'), 'activity_date') }}",
+        partition_by={'field': 'activity_date'} if target.type == 'bigquery' else none,
+        pre_hook="{{ delete_changed_days(ref('int_events__deduplicated')) }}",
     )
 }}
 
@@ -22,21 +23,9 @@ events as (
             activity_date in (
                 select changed.activity_date
                 from (
-                    select
-                        activity_date,
-                        count(*) as event_count,
-                        max(loaded_at) as loaded_at
-                    from {{ ref('int_events__deduplicated') }}
-                    group by activity_date
-
-                    except
-
-                    select
-                        activity_date,
-                        sum(event_count) as event_count,
-                        max(loaded_at) as loaded_at
-                    from {{ this }}
-                    group by activity_date
+                    {{ event_days(ref('int_events__deduplicated')) }}
+                    {{ dbt.except() }}
+                    {{ event_days(this, 'sum(event_count)') }}
                 ) as changed
             )
 

@@ -1,4 +1,8 @@
 {% set label_days = var('label_days') %}
+{# on BigQuery it is a datetime #}
+{% set label_until = dbt.cast(
+    dbt.dateadd('day', label_days, 'users.signed_up_at'), dbt.type_timestamp()
+) %}
 {% set minutes = dbt.datediff('behaviour.first_seen_at', 'users.signed_up_at', 'minute') %}
 
 with
@@ -94,13 +98,9 @@ select
     cast({{ minutes }} as {{ dbt.type_int() }}) as minutes_to_sign_up,
 
     ---------- booleans
-    {{ dbt.dateadd('day', label_days, 'users.signed_up_at') }} <= collected.collected_until_at
+    {{ label_until }} <= collected.collected_until_at
         as is_label_final,
-    coalesce(
-        users.first_purchased_at
-        <= {{ dbt.dateadd('day', label_days, 'users.signed_up_at') }},
-        false
-    ) as has_bought,
+    coalesce(users.first_purchased_at <= {{ label_until }}, false) as has_bought,
 
     ---------- timestamps
     users.signed_up_at

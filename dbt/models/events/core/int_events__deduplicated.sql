@@ -2,6 +2,8 @@
     config(
         materialized='incremental',
         unique_key='event_key',
+        partition_by={'field': 'activity_date'} if target.type == 'bigquery' else none,
+        cluster_by='event_key' if target.type == 'bigquery' else none,
         pre_hook="{{ delete_gone_rows(ref('stg_events__events'), 'event_key') }}",
     )
 }}

@@ -1,3 +1,7 @@
+{# numbers: as text, amounts and times differ from warehouse to warehouse #}
+{% set cents = dbt.cast('amount * 100', dbt.type_int()) %}
+{% set occurred = epoch_milliseconds('occurred_at') %}
+
 with
 
 source as (
@@ -32,7 +36,7 @@ renamed as (
 
         ---------- ids
         event_id,
-        {{ surrogate_key(['anonymous_id', 'event_kind', 'path', 'amount', 'occurred_at']) }}
+        {{ surrogate_key(['anonymous_id', 'event_kind', 'path', cents, occurred]) }}
             as event_key,
         anonymous_id,
         user_id,

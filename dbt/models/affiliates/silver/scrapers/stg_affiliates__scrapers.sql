@@ -19,7 +19,8 @@ renamed as (
     select
 
         ---------- ids
-        {{ surrogate_key(['partner_id', 'report_date', 'scraped_at']) }} as scraped_figure_id,
+        {{ surrogate_key(['partner_id', 'report_date', epoch_milliseconds('scraped_at')]) }}
+            as scraped_figure_id,
         partner_id,
         _source_id,
 
