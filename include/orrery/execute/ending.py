@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 # Most others that are still at work end within seconds: a task waits for them.
 _PATIENCE = 8.0
-# How often it looks again after that. Airflow may hear of the end of this try up to 5 s late, and fails
-# a task that it has queued again by then.
+# How often it looks again after that. Airflow may hear late of the end of this try (see
+# orrery.ingest.resume), and fails a task that it has queued again by then.
 _LOOK_AGAIN = timedelta(seconds=20)
 
 

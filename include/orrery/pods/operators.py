@@ -47,8 +47,8 @@ class PodBuildOperator(DbtBuildOperator):
 class PodNodeOperator(DbtNodeOperator):
     """The task is one run of dbt in a pod of its own. While it runs, Airflow's triggerer waits for it.
 
-    Airflow fails a task that is resumed before the end of its first worker is noticed. So each has at least
-    one retry, which is not for a node that dbt could not build.
+    Workers get lost, and a scheduler that is very busy may notice their end too late (see
+    orrery.ingest.resume). So each has at least one retry, which is not for a node that dbt could not build.
 
     :param pods: the pipeline's block
     :param retries: those of the pipeline

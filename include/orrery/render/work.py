@@ -24,8 +24,8 @@ _OPERATORS = {
     "http": "orrery.ingest.exposure.HttpOperator",
     "pipeline": "orrery.ingest.exposure.PipelineOperator",
 }
-# What does no harm when it comes twice is tried once more. Workers get lost, and Airflow fails a task that
-# is resumed from the triggerer before it has noticed the end of the first worker, which may take a while.
+# What does no harm when it comes twice is tried once more: workers get lost, and a scheduler that is very
+# busy may notice their end too late (see orrery.ingest.resume).
 _REPEATABLE = ("files", "transfer", "airbyte", "job", "spark")
 _DOCUMENTED = ("seed", "snapshot", "model", "source")
 _RETRY_DELAY = timedelta(seconds=5)
