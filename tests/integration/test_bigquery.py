@@ -140,7 +140,9 @@ def build(root: Path, warehouse: Any, environment: dict[str, str]) -> Built:
     *early, last = sorted(COLLECTED.glob("*.jsonl"))
     with DbtSession(root, environment) as dbt:
         warehouse.sync(SYNCED)
-        land(warehouse, root / "dbt", early)
+        landed = land(warehouse, root / "dbt", early)
+        # Nobody has paid yet.
+        assert [name for name, files in landed.items() if not files] == ["payouts"]
         first = dbt.run("seed", select=PRODUCTS[:1])
         first |= dbt.run("source", "freshness", select=[f"source:*,{tag}" for tag in PRODUCTS])
         first |= dbt.run("build", select=PRODUCTS, exclude_resource_types=["seed"])
@@ -148,13 +150,14 @@ def build(root: Path, warehouse: Any, environment: dict[str, str]) -> Built:
         for name in CORRECTED:
             file = root / "dbt" / "landing" / name
             file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-        land(warehouse, root / "dbt", [last])
+        assert sum(land(warehouse, root / "dbt", [last]).values()) == len(CORRECTED) + 1
         second = dbt.run("build", select=AGAIN, exclude_resource_types=["test", "unit_test"])
         return Built(warehouse, dbt.nodes, first, second)
 
 
-def land(warehouse: Any, dbt: Path, collected: list[Path]) -> None:
-    """Load the files that have come or changed; `collected` are objects with events."""
+def land(warehouse: Any, dbt: Path, collected: list[Path]) -> dict[str, int]:
+    """Load what has come or changed, also the objects `collected`; returns the number of files by table."""
+    loaded: dict[str, int] = {}
     lake = dbt / "landing" / "events"
     lake.mkdir(exist_ok=True)
     for file in collected:
@@ -166,9 +169,9 @@ def land(warehouse: Any, dbt: Path, collected: list[Path]) -> None:
             zone, pattern = dbt / "landing", block["files"].replace("{table}", table["name"])
             if block.pop("landing_zone", None):
                 zone = lake
-            load(
-                warehouse, source, table, Files(**{**block, "files": pattern}), LandingZone(f"file://{zone}")
-            )
+            spec = Files(**{**block, "files": pattern})
+            loaded[table["name"]] = load(warehouse, source, table, spec, LandingZone(f"file://{zone}"))
+    return loaded
 
 
 def ingest_of(resource: Any) -> Any:
@@ -177,8 +180,8 @@ def ingest_of(resource: Any) -> Any:
     return found[-1] if isinstance(found, list) else found
 
 
-def load(warehouse: Any, source: Any, table: Any, spec: Files, zone: LandingZone) -> None:
-    """Load a table."""
+def load(warehouse: Any, source: Any, table: Any, spec: Files, zone: LandingZone) -> int:
+    """Load a table; returns from how many files."""
     columns = {column["name"]: column["data_type"] for column in table["columns"]}
     name = table.get("identifier", table["name"])
     target = Target("landing", name, f"{source['name']}.{table['name']}", columns, spec.key)
@@ -188,7 +191,7 @@ def load(warehouse: Any, source: Any, table: Any, spec: Files, zone: LandingZone
     else:
         loader = BigQueryLoader(BigQuery(warehouse.client, PROJECT), target, spec, zone, "test")
     loader.prepare()
-    list(loader.load(loader.pending(zone.find(spec.files))))
+    return len(list(loader.load(loader.pending(zone.find(spec.files)))))
 
 
 # Without their last rows they come again.

@@ -574,7 +574,7 @@ def test_choices_of_the_wrong_kind_make_no_run(conf: Json, stack: Live) -> None:
 def test_runs_at_the_same_time_do_not_meet(stack: Live) -> None:
     # The first one makes the table.
     assert run(stack, MARKED)[0] == "success"
-    markers = [f"marker {number}" for number in range(8)]
+    markers = [f"marker {number}" for number in range(20)]
     runs = {marker: start(stack, MARKED, {"vars": {"marker": marker}}) for marker in markers}
     for run_id in runs.values():
         assert ended(stack, MARKED, run_id) == "success"
