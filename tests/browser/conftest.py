@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 1600, 1000
 _TIMEOUT = 20_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The Chromium of the system, else the one that Playwright has installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def logged_in(browser: Browser, live: Live, booking_run: Done) -> StorageState:
     """What the browser keeps of somebody who has logged in to Airflow, after a run of the demonstration."""
     return log_in(browser, live)
