@@ -12,14 +12,20 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX=${PIP_INDEX_URL}
 WORKDIR /build
 COPY requirements.txt requirements.lock ./
+# uv tells which packages are needed, and the lock file has their hashes.
 RUN set -eu; \
+    for name in ${WITHOUT}; do \
+        grep -q "^${name}==" requirements.txt || { echo "WITHOUT: ${name} is not in requirements.txt" >&2; exit 1; }; \
+    done; \
     awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' requirements.lock > uv.txt; \
     pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r uv.txt; \
-    pattern="^($(echo ${WITHOUT} uv | tr ' ' '|'))=="; \
-    grep -Ev "$pattern" requirements.txt > wanted.txt; \
-    uv pip compile --quiet --generate-hashes --constraint requirements.lock wanted.txt -o image.lock; \
+    grep -Ev "^($(echo ${WITHOUT} uv | tr ' ' '|'))==" requirements.txt > wanted.txt; \
+    uv pip compile --quiet --no-header --no-annotate --constraint requirements.lock wanted.txt -o names.txt; \
+    awk 'NR == FNR {split($1, name, "=="); wanted[name[1]]; next} \
+         /^[a-z0-9]/ {split($1, name, "=="); on = name[1] in wanted} on' names.txt requirements.lock > image.lock; \
     python -m venv --without-pip /opt/venv; \
-    uv pip sync --quiet --no-cache --python /opt/venv/bin/python --require-hashes --compile-bytecode image.lock
+    uv pip sync --quiet --no-cache --python /opt/venv/bin/python --require-hashes --compile-bytecode image.lock; \
+    uv pip check --quiet --python /opt/venv/bin/python
 
 FROM ${BASE}
 ARG VERSION=0.1.0
@@ -30,7 +36,9 @@ LABEL org.opencontainers.image.title="Orrery" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # The group 0, so that platforms which choose a user id of their own can use the same folders.
-RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /var/lib/orrery --shell /usr/sbin/nologin orrery && \
+# Nothing is installed into it later.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip && \
+    useradd --uid 50000 --gid 0 --no-create-home --home-dir /var/lib/orrery --shell /usr/sbin/nologin orrery && \
     install -d -o 50000 -g 0 -m 0775 /var/lib/orrery /var/lib/orrery-login /var/log/orrery
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/orrery/include \
@@ -38,6 +46,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORRERY_PROJECT_DIR=/opt/orrery \
     AIRFLOW_HOME=/var/lib/orrery \
     AIRFLOW_CONFIG=/opt/orrery/airflow.cfg \
+    ORRERY_DBT_PACKAGES=/opt/orrery/dbt_packages \
     DBT_SEND_ANONYMOUS_USAGE_STATS=0 \
     DO_NOT_TRACK=1 \
     SCARF_ANALYTICS=false
@@ -51,6 +60,8 @@ ENV ORRERY_WAREHOUSE_HOST=${ORRERY_WAREHOUSE_HOST} \
     ORRERY_ENVIRONMENT=${ORRERY_ENVIRONMENT}
 WORKDIR /opt/orrery
 COPY --from=packages /opt/venv /opt/venv
+# A checkout's own settings, where it has some: the manifests are made with them.
+COPY LICENSE orrery.en[v] ./
 COPY include include
 COPY dags dags
 COPY dbt dbt

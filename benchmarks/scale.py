@@ -39,6 +39,8 @@ PIPELINES = 10
 # What else runs on the machine.
 OTHERS = "other processes"
 ROWS = 1000
+# The share from which on something is called the limit.
+FULL = 0.9
 POLL_SECONDS = 1.0
 PARSE_SECONDS = 180
 READY_SECONDS = 120
@@ -263,9 +265,22 @@ def show(run: Measured, first: Measured, slots: int, load: float) -> None:
     each = sum(cpu for name, cpu in run.cpu.items() if name != OTHERS) / run.tasks
     print(
         f"  {each * 1000:.0f} ms of CPU per task without {OTHERS}: {cores} cores that do nothing else get "
-        f"through at most {60 * cores / each:.0f} tasks per minute",
-        flush=True,
+        f"through at most {60 * cores / each:.0f} tasks per minute"
     )
+    print(f"  limit: {limit(run.busy, total / (run.wall * cores))}", flush=True)
+
+
+def limit(busy: float, cpu: float) -> str:
+    """What keeps the tasks from ending sooner.
+
+    :param busy: the share of the slots' time in which a task ran
+    :param cpu: the share of the machine's cores that was in use
+    """
+    if cpu >= FULL:
+        return "the CPU; more workers have to bring cores of their own"
+    if busy >= FULL:
+        return "the slots; more workers, or more slots, get through more"
+    return "the way of each task to a free slot, by scheduler and queue; more slots shorten the wait"
 
 
 if __name__ == "__main__":

@@ -170,7 +170,9 @@ def test_image_runs_without_rights(containers: Containers) -> None:
     assert containers.docker(*exec_, "python", "-c", secrets).split() == ["50000"]
     written = containers.docker(*exec_, "sh", "-c", "touch /opt/orrery/x 2>&1 || true")
     assert "Read-only file system" in written
-    assert containers.docker(*exec_, "sh", "-c", "command -v gcc pip uv || true").strip() == ""
+    for tool in ("gcc", "pip", "uv"):
+        assert containers.docker(*exec_, "sh", "-c", f"command -v {tool} || true") == ""
+    assert containers.docker("compose", "exec", "-T", "redis", "id", "-un").strip() == "redis"
 
 
 def test_flower_asks_for_the_password(containers: Containers) -> None:

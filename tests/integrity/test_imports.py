@@ -35,8 +35,8 @@ PARTS = {
     "render": {"config", "manifest", "plan", "execute", "ingest", "publish", "alert", "pods"},
     # The stack is a component of its own; its errors are shown as all the others are.
     "local": {"config"},
-    # The image takes the local stack's settings and roles.
-    "deploy": {"config", "local"},
+    # The image takes the local stack's settings and roles; a worker leaves a sign of life.
+    "deploy": {"config", "local", "execute"},
     # The summary reads the XCom that the operators write, the report their ledger; `run` passes choices on.
     "cli": {"config", "manifest", "local", "execute"},
     # The pages in Airflow show what all the others know, and what a run has left; they change nothing.
@@ -54,6 +54,7 @@ ONLY = {
     },
     ("execute", "plan"): {"orrery.plan.descent", "orrery.plan.model", "orrery.plan.objects"},
     ("deploy", "config"): {"orrery.config.project"},
+    ("deploy", "execute"): {"orrery.execute"},
     ("deploy", "local"): {"orrery.local.layout", "orrery.local.roles", "orrery.local.settings"},
     ("local", "config"): {"orrery.config.errors"},
     # Files are loaded into the warehouse that dbt's target is.

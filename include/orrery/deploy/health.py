@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import urllib.request
 from typing import Any
 
+from orrery.execute import heartbeat
+
 _SECONDS = 5
 # Their answer is their status, 200 or another one, and nothing more.
 _PAGES = {"scheduler": "http://127.0.0.1:8974/health", "flower": "http://127.0.0.1:5555/healthcheck"}
-# Celery's workers serve the logs of their tasks there, from a process of their own main process.
-_WORKER_PORT = 8793
 # The name in Airflow's health report for each component that has no door of its own.
 _REPORTED = {"dag-processor": "dag_processor", "triggerer": "triggerer"}
 
@@ -25,8 +24,7 @@ def problem(component: str) -> str | None:
     """What is wrong with the component, in words; None when it is well."""
     try:
         if component == "worker":
-            socket.create_connection(("127.0.0.1", _WORKER_PORT), timeout=_SECONDS).close()
-            return None
+            return heartbeat.silence()
         if component in _PAGES:
             urllib.request.urlopen(_PAGES[component], timeout=_SECONDS).close()
             return None

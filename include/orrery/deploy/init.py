@@ -19,16 +19,17 @@ from orrery.local.roles import Superuser, ensure_roles
 
 _WAIT_SECONDS = 120
 _ROLES = ("airflow", "loader", "transformer")
+_OTHER_PASSWORD = (
+    "  The database keeps the password of its superuser with which it was made. Bring back that .env, or change "
+    "it there:\n  docker compose exec postgres psql --username postgres --command '\\password'"
+)
 
 
 def required(name: str) -> str:
-    """An environment variable, or the content of the file that `<name>_FILE` names. Exits without either."""
-    file = os.environ.get(f"{name}_FILE")
-    value = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get(name)
+    """An environment variable. Exits without it."""
+    value = os.environ.get(name)
     if not value:
-        sys.exit(
-            f"{name} is not set.\n  Set it, or {name}_FILE to a file with the value: see ./orrery init-env"
-        )
+        sys.exit(f"{name} is not set.\n  ./orrery init-env writes it to .env, which Compose reads.")
     return value
 
 
@@ -41,7 +42,9 @@ def wait_for(superuser: Superuser) -> None:
                 return
         except psycopg2.OperationalError as error:
             reason = str(error).strip()
-            if "authentication failed" in reason or time.monotonic() > deadline:
+            if "authentication failed" in reason:
+                sys.exit(f"PostgreSQL cannot be used: {reason}\n{_OTHER_PASSWORD}")
+            if time.monotonic() > deadline:
                 sys.exit(f"PostgreSQL cannot be used: {reason}")
             time.sleep(1)
 

@@ -10,6 +10,7 @@ import importlib
 import sys
 
 from orrery.config.project import Project
+from orrery.execute import heartbeat
 from orrery.manifest.profile import ProfileError, read_profile
 
 _PRELOADED = (
@@ -25,6 +26,8 @@ def main() -> None:
     """Become the command; arguments are those of `airflow`."""
     for module in (*_PRELOADED, *_adapter()):
         importlib.import_module(module)
+    if sys.argv[1:3] == ["celery", "worker"]:
+        heartbeat.keep()
     from airflow.__main__ import main as airflow
 
     sys.argv = ["airflow", *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""Who may do what in the databases `airflow` and `warehouse`. Repeated at every start, changing nothing."""
+"""Who may do what in the databases `airflow` and `warehouse`. Repeated at every start."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Superuser:
 
 
 def ensure_roles(superuser: Superuser, passwords: Mapping[str, str]) -> None:
-    """Create roles and databases where missing, and grant what each needs.
+    """Create roles and databases where missing, set the passwords, and grant what each needs.
 
     `loader` owns the schema `landing`; `transformer` reads it and makes schemas of its own; neither
     reaches Airflow's database. Raises psycopg2.Error.
@@ -54,12 +54,12 @@ def ensure_roles(superuser: Superuser, passwords: Mapping[str, str]) -> None:
         cursor.execute("select rolname from pg_roles")
         roles = {name for (name,) in cursor.fetchall()}
         for role, password in passwords.items():
-            if role not in roles:
-                # Hashed on this side, so that the password never shows in the server's log.
-                verifier = encrypt_password(password, role, link, "scram-sha-256")
-                cursor.execute(
-                    SQL("create role {} login password {}").format(Identifier(role), Literal(verifier))
-                )
+            # Hashed on this side, so that the password never shows in the server's log.
+            verifier = encrypt_password(password, role, link, "scram-sha-256")
+            do = SQL("alter" if role in roles else "create")
+            cursor.execute(
+                SQL("{} role {} login password {}").format(do, Identifier(role), Literal(verifier))
+            )
         cursor.execute("select datname from pg_database")
         databases = {name for (name,) in cursor.fetchall()}
         if "airflow" not in databases:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
+import os
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
+from celery.signals import heartbeat_sent
 
 from orrery.deploy import health
+from orrery.execute import heartbeat
 
 REPORT = {"metadatabase": {"status": "healthy"}, "triggerer": {"status": "unhealthy"}, "dag_processor": {}}
 
@@ -61,13 +65,19 @@ def test_others_answer_themselves(url: str, component: str, monkeypatch: pytest.
     assert "503" in str(health.problem(component))
 
 
-def test_a_worker_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(health, "_WORKER_PORT", door.getsockname()[1])
-        assert "refused" in str(health.problem("worker"))
-        door.listen()
-        assert health.problem("worker") is None
+def test_a_worker_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    assert health.problem("worker") == "the worker has not reached its broker yet"
+    heartbeat.keep()
+    try:
+        heartbeat_sent.send(sender=None)
+    finally:
+        heartbeat_sent.receivers.clear()
+    assert health.problem("worker") is None
+    [file] = tmp_path.iterdir()
+    before = time.time() - 70
+    os.utime(file, (before, before))
+    assert health.problem("worker") == "the worker has not reached its broker for 70 s"
 
 
 def test_the_exit_code_tells(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
