@@ -20,8 +20,8 @@ from orrery.local.roles import Superuser, ensure_roles
 _WAIT_SECONDS = 120
 _ROLES = ("airflow", "loader", "transformer")
 _OTHER_PASSWORD = (
-    "  The database keeps the password of its superuser with which it was made. Bring back that .env, or change "
-    "it there:\n  docker compose exec postgres psql --username postgres --command '\\password'"
+    "  The database keeps the password of its superuser with which it was made. Bring back that .env, or "
+    "change it there:\n  docker compose exec postgres psql --username postgres --command '\\password'"
 )
 
 
