@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, timedelta
+from typing import Any
 
 import psycopg2
 import pytest
@@ -13,11 +14,14 @@ from services.slack import TOKEN, SlackServer
 from support import trial
 from support.airflow import moment
 from support.leaks import Search
-from support.live import Live
+from support.live import Done, Live
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
 PIPELINE = "trial_alerted"
+# Long enough for a busy machine.
+SECONDS = 240
 CHILDREN = {f"core.alerted_{number:02}" for number in range(30)}
 
 
@@ -41,6 +45,14 @@ def switch(live: Live, divisor: int) -> None:
     """)
 
 
+@contextmanager
+def locked_switch(live: Live) -> Iterator[Any]:
+    """The model waits until the cursor rolls back."""
+    with live.connect() as link, link.cursor() as cursor:
+        cursor.execute("begin; lock table dev.alerted_switch")
+        yield cursor
+
+
 def log_of(live: Live, run_id: str, task: str) -> str:
     """The log of a task of a run."""
     path = f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/{task}/logs/1?full_content=true"
@@ -49,8 +61,15 @@ def log_of(live: Live, run_id: str, task: str) -> str:
 
 def test_a_run_that_fails_is_mended(live: Live, slack: SlackServer) -> None:
     switch(live, 0)
-    failed = live.orrery("run", PIPELINE)
-    assert failed.code == 1
+    # Nothing fails before the run is late.
+    with locked_switch(live) as cursor, live.start("run", PIPELINE) as command:
+        try:
+            wait_for("it is told that the run is late", slack.sent, SECONDS)
+        finally:
+            cursor.execute("rollback")
+        output, _ = command.communicate(timeout=SECONDS)
+    assert command.returncode == 1
+    failed = Done(1, output)
     states = live.airflow.states(PIPELINE, failed.run_id)
     assert {task for task, state in states.items() if state == "failed"} == {"core.alerted_root"}
     assert {states[task] for task in CHILDREN} == {"upstream_failed"}

@@ -15,6 +15,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
 
 from orrery.config.alerts import Alerts, SlaBlock
+from orrery.config.pipeline import ALERT
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -106,6 +107,23 @@ def _tell(alerts: Alerts, owner: str | None, sla: str, run: Mapping[str, Any]) -
     from orrery.alert.send import Sender
 
     pipeline, run_id = run["dag_id"], run["dag_run_id"]
+    if _is_ending(pipeline, run_id):
+        return
     scope = Scope(SimpleNamespace(dag_id=pipeline), alerts, owner)
     sent = Sender(alerts).tell(late(scope, run_id, sla, run["state"]), scope.route())
     Memory(pipeline).keep(late_key(run_id), {"sent": sent.as_dict() if sent else None})
+
+
+def _is_ending(pipeline: str, run_id: str) -> bool:
+    """Whether the task that tells of the end has been reached: then nobody would end what is told here.
+
+    What the context says of the run is from when the deadline was noticed.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    try:
+        states = RuntimeTaskInstance.get_task_states(dag_id=pipeline, task_ids=[ALERT], run_ids=[run_id])
+    except Exception as error:
+        log.info("How far the run is, is not known: %s", type(error).__name__)
+        return False
+    return states.get(run_id, {}).get(ALERT) is not None
