@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from orrery.deploy.settings import settings
 ROOT = Path(__file__).resolve().parents[3]
 HELM = ROOT / "include" / "deploy" / "helm"
 FILES = ("values.yaml", "git-sync.yaml")
+# The page Data products of the api-server needs it, as do workers that run dbt.
+PASSWORD_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_PASSWORD"
 CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
 # The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below
 # those that end with * everything is for Kubernetes or for Airflow.
@@ -30,7 +33,8 @@ KNOWN = {
     *("airflowHome", "airflowVersion", "config.*", "env.*", "executor", "extraEnvFrom"),
     *("apiSecretKeySecretName", "data.metadataSecretName", "fernetKeySecretName", "jwtSecretName"),
     *("fullnameOverride", "gid", "uid"),
-    *("apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*", "apiServer.replicas"),
+    *("apiServer.extraInitContainers.*", "apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*"),
+    *("apiServer.env.*", "apiServer.replicas"),
     *(f"{part}.resources.*" for part in ("apiServer", "dagProcessor", "migrateDatabaseJob", "scheduler")),
     *("triggerer.resources.*", "workers.celery.resources.*"),
     *("createUserJob.enabled", "dagProcessor.enabled", "migrateDatabaseJob.enabled", "triggerer.enabled"),
@@ -146,9 +150,48 @@ def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
     assert values["fullnameOverride"] in env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
     if values["dags"]["gitSync"]["enabled"]:
         assert values["config"]["core"]["dags_folder"].startswith(f"{env['ORRERY_PROJECT_DIR']}/")
-    # No password in plain text, and none that workers cannot do without.
-    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in values["workers"]["celery"]["env"]}
-    assert all(secret["optional"] for secret in secrets.values())
+    # No password in plain text, and none that they cannot do without.
+    for part in (values["apiServer"], values["workers"]["celery"]):
+        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in part["env"]}
+        assert PASSWORD_VARIABLE in secrets
+        assert all(secret["optional"] for secret in secrets.values())
+
+
+def test_the_api_server_may_write_its_passwords(tmp_path: Path) -> None:
+    values = read("values.yaml")
+    file = Path(values["config"]["core"]["simple_auth_manager_passwords_file"])
+    server, image = values["apiServer"], values["images"]["airflow"]
+    [at_work] = server["extraVolumeMounts"]
+    assert (at_work["mountPath"], at_work.get("readOnly", False)) == (str(file.parent), False)
+    volumes = {volume.pop("name"): volume for volume in server["extraVolumes"]}
+    assert list(volumes[at_work["name"]]) == ["emptyDir"]
+
+    [copier] = server["extraInitContainers"]
+    assert copier["image"] == f"{image['repository']}:{image['tag']}"
+    assert copier["securityContext"].items() >= values["securityContexts"]["containers"].items()
+    mounts = {mount["mountPath"]: mount for mount in copier["volumeMounts"]}
+    [source] = (path for path, mount in mounts.items() if "secret" in volumes[mount["name"]])
+    assert mounts[str(file.parent)]["name"] == at_work["name"]
+
+    # The folders of the container, here; files of a secret are links to what may only be read.
+    for path in mounts:
+        (tmp_path / path.lstrip("/")).mkdir(parents=True)
+    secret, copy = tmp_path / source.lstrip("/") / file.name, tmp_path / str(file).lstrip("/")
+    secret.with_name("data").write_text('{"admin": "known"}')
+    secret.with_name("data").chmod(0o440)
+    secret.symlink_to("data")
+    subprocess.run(
+        [
+            part.replace("/", f"{tmp_path}/", 1) if part.startswith("/") else part
+            for part in copier["command"]
+        ],
+        check=True,
+    )
+    assert (copy.is_symlink(), copy.stat().st_mode & 0o777, copy.read_text()) == (
+        False,
+        0o600,
+        '{"admin": "known"}',
+    )
 
 
 @pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
