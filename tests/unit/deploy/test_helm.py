@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
+from airflow.jobs.dag_processor_job_runner import DagProcessorJobRunner
+from airflow.jobs.triggerer_job_runner import TriggererJobRunner
 
 from orrery.config.dbt_pods import IMAGE_VARIABLE
+from orrery.deploy import health
 from orrery.deploy.settings import settings
+from orrery.execute import task_instances
 
 ROOT = Path(__file__).resolve().parents[3]
 HELM = ROOT / "include" / "deploy" / "helm"
@@ -25,8 +32,9 @@ CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
 # The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below
 # those that end with * everything is for Kubernetes or for Airflow.
 CHART = "1.22.0"
+PARTS = ("dagProcessor", "scheduler", "triggerer", "workers.celery")
 PROBES = (
-    *(f"{part}.livenessProbe" for part in ("dagProcessor", "scheduler", "triggerer", "workers")),
+    *(f"{part}.livenessProbe" for part in PARTS),
     *("apiServer.startupProbe", "scheduler.startupProbe"),
 )
 KNOWN = {
@@ -51,10 +59,14 @@ KNOWN = {
         for key in ("command.*", "enabled", "failureThreshold", "initialDelaySeconds", "periodSeconds")
     ),
     *(f"{probe}.timeoutSeconds" for probe in PROBES),
-    *(f"workers.celery.{key}" for key in ("env.*", "replicas", "persistence.enabled")),
+    *(f"{part}.logGroomerSidecar.enabled" for part in PARTS),
+    *(f"workers.celery.{key}" for key in ("args.*", "env.*", "replicas", "persistence.enabled")),
     *(
         f"workers.celery.keda.{key}"
-        for key in ("cooldownPeriod", "enabled", "maxReplicaCount", "minReplicaCount", "pollingInterval")
+        for key in (
+            *("cooldownPeriod", "enabled", "maxReplicaCount", "minReplicaCount", "pollingInterval"),
+            "query",
+        )
     ),
     "workers.celery.terminationGracePeriodSeconds",
 }
@@ -129,11 +141,72 @@ def test_airflow_has_the_settings_of_the_image() -> None:
     assert found.keys() >= OF_CLUSTER
 
 
-def test_health_checks_are_those_of_the_image() -> None:
-    values = read("values.yaml")
-    parts = {"scheduler": "scheduler", "dagProcessor": "dag-processor", "triggerer": "triggerer"}
-    for part, component in {**parts, "workers": "worker"}.items():
-        assert values[part]["livenessProbe"]["command"] == ["python", "-m", "orrery.deploy.health", component]
+def part(name: str) -> dict[str, Any]:
+    """The values of a part, by its path."""
+    found = read("values.yaml")
+    for key in name.split("."):
+        found = found[key]
+    return dict(found)
+
+
+@pytest.mark.parametrize(("name", "component"), [("scheduler", "scheduler"), ("workers.celery", "worker")])
+def test_health_checks_are_those_of_the_image(name: str, component: str) -> None:
+    command = part(name)["livenessProbe"]["command"]
+    assert command == ["python", "-m", "orrery.deploy.health", component]
+    # What these two ask is in their own container.
+    assert component == "worker" or health._PAGES[component].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("name", "job"), [("dagProcessor", DagProcessorJobRunner), ("triggerer", TriggererJobRunner)]
+)
+def test_what_has_no_door_looks_for_its_own_heartbeat(name: str, job: Any) -> None:
+    """Not at the api-server, whose absence must not end it, and not at those of other replicas."""
+    probe = part(name)["livenessProbe"]
+    program, *arguments = probe["command"]
+    assert program == "airflow"
+    given = get_parser().parse_args(arguments)
+    assert (given.subcommand, given.job_type, given.local) == ("check", job.job_type, True)
+    # Airflow needs seconds to start, and more on a busy machine.
+    assert probe["timeoutSeconds"] >= 20
+    assert probe["timeoutSeconds"] < probe["periodSeconds"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_nothing_of_the_official_image_is_called(name: str) -> None:
+    assert part(name)["logGroomerSidecar"]["enabled"] is False
+    assert part(name)["livenessProbe"]["command"]
+
+
+def test_workers_have_imported_dbt_before_they_fork() -> None:
+    python, module, preloaded, *command = part("workers.celery")["args"]
+    assert (python, module, preloaded) == ("python", "-m", "orrery.execute.preloaded")
+    given = get_parser().parse_args(command)
+    assert (given.subcommand, given.queues) == ("worker", "default")
+
+
+def test_nodes_of_a_build_ask_for_no_workers() -> None:
+    """KEDA's query, on rows like those of Airflow's database."""
+    query = part("workers.celery")["keda"]["query"]
+    slots = part("config")["celery"]["worker_concurrency"]
+    for found, value in (("{{ .Values.config.celery.worker_concurrency }}", slots), ("::decimal", " * 1.0")):
+        assert found in query
+        query = query.replace(found, str(value))
+    rows = [
+        *[("running", task_instances._HOLDER, "default")] * 50,
+        *[("deferred", task_instances._HOLDER, "default")] * 50,
+        *[("running", "airflow", "default")] * slots,
+        # Of some tasks the user is not known; and a node that a worker is to end is queued like others.
+        *[("running", None, "default"), ("queued", None, "default")],
+        ("queued", task_instances._HOLDER, "default"),
+        *[("queued", None, "elsewhere"), ("success", "airflow", "default")] * 9,
+    ]
+    with sqlite3.connect(":memory:") as database:
+        database.create_function("ceil", 1, math.ceil)
+        database.execute("create table task_instance (state, unixname, queue)")
+        database.executemany("insert into task_instance values (?, ?, ?)", rows)
+        assert database.execute(query).fetchone() == (2,)
+    database.close()
 
 
 @pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
