@@ -42,7 +42,7 @@ KNOWN = {
     *("apiSecretKeySecretName", "data.metadataSecretName", "fernetKeySecretName", "jwtSecretName"),
     *("fullnameOverride", "gid", "uid"),
     *("apiServer.extraInitContainers.*", "apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*"),
-    *("apiServer.env.*", "apiServer.replicas"),
+    *("apiServer.env.*", "apiServer.replicas", "dagProcessor.env.*", "triggerer.env.*"),
     *(f"{part}.resources.*" for part in ("apiServer", "dagProcessor", "migrateDatabaseJob", "scheduler")),
     *("triggerer.resources.*", "workers.celery.resources.*"),
     *("createUserJob.enabled", "dagProcessor.enabled", "migrateDatabaseJob.enabled", "triggerer.enabled"),
@@ -209,11 +209,17 @@ def test_nodes_of_a_build_ask_for_no_workers() -> None:
     database.close()
 
 
-@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
-def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
+def all_of(files: tuple[str, ...]) -> dict[str, Any]:
+    """The values of several files."""
     values: dict[str, Any] = {}
     for name in files:
         values = merged(values, read(name))
+    return values
+
+
+@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
+def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
+    values = all_of(files)
     env = {each["name"]: each["value"] for each in values["env"]}
     image = values["images"]["airflow"]
     assert env[IMAGE_VARIABLE] == f"{image['repository']}:{image['tag']}"
@@ -221,13 +227,29 @@ def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
     assert env["AIRFLOW_CONFIG"] == f"{values['airflowHome']}/airflow.cfg"
     assert "namespace=orrery" in env["AIRFLOW_CONN_KUBERNETES_DEFAULT"]
     assert values["fullnameOverride"] in env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
-    if values["dags"]["gitSync"]["enabled"]:
-        assert values["config"]["core"]["dags_folder"].startswith(f"{env['ORRERY_PROJECT_DIR']}/")
     # No password in plain text, and none that they cannot do without.
     for part in (values["apiServer"], values["workers"]["celery"]):
-        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in part["env"]}
+        given = [each for each in part["env"] if each["name"] != "ORRERY_PROJECT_DIR"]
+        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in given}
         assert PASSWORD_VARIABLE in secrets
         assert all(secret["optional"] for secret in secrets.values())
+
+
+def test_only_parts_that_have_the_folder_of_git_look_for_the_project_there() -> None:
+    values, image = all_of(FILES), all_of(FILES[:1])
+    folder = f"{values['dags']['mountPath']}/repo"
+    assert values["config"]["core"]["dags_folder"] == f"{folder}/{values['dags']['gitSync']['subPath']}"
+    # With a DAG processor the chart mounts it there, and not in the scheduler or the api-server.
+    assert values["dagProcessor"]["enabled"]
+    for part in (values["dagProcessor"], values["triggerer"], values["workers"]["celery"]):
+        assert {"name": "ORRERY_PROJECT_DIR", "value": folder} in part["env"]
+    for part in (values, values["apiServer"], values["scheduler"]):
+        assert "ORRERY_PROJECT_DIR" not in [each["name"] for each in part.get("env", [])]
+    # Plugins are the api-server's first of all.
+    assert values["config"]["core"]["plugins_folder"] == "/opt/orrery/include/plugins"
+    # A list takes the place of another one; nothing is missing in it.
+    kept = [each for each in values["workers"]["celery"]["env"] if each["name"] != "ORRERY_PROJECT_DIR"]
+    assert kept == image["workers"]["celery"]["env"]
 
 
 def test_the_api_server_may_write_its_passwords(tmp_path: Path) -> None:
