@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from orrery.pods import pod as pod_module
 from orrery.pods.operators import PodNodeOperator
 from orrery.pods.runner import PodRunner, RefusedError
 from services.kubernetes import KubernetesServer
+from services.kubernetes_pods import Pod
 from support.tasks import context_of
 from support.waiting import wait_for
 
@@ -205,6 +207,71 @@ def test_the_pod_of_a_lost_try_goes_first(cluster: KubernetesServer, monkeypatch
     runner(heard).run({A: 2})
     assert heard.updates[-1].state is NodeState.SUCCESS
     assert cluster.deleted[0] == first
+    thread.join(60)
+
+
+def lose(cluster: KubernetesServer, *, evicted: bool = False) -> None:
+    """Have the machine of the one pod go; `evicted`: the cluster has noticed."""
+    [pod] = cluster.pods.values()
+    pod.lost, pod.terminating, pod.grace = True, evicted, 0
+    # Who reads its log notices, too.
+    pod.kill()
+
+
+@pytest.mark.parametrize("evicted", [False, True], ids=["its time is over", "it was to be deleted"])
+def test_a_pod_whose_machine_is_lost_is_given_up(
+    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
+) -> None:
+    # Of a lost machine nothing comes, so its pod goes on running for Kubernetes.
+    monkeypatch.setattr(Pod, "_end", lambda *_: None)
+    # The pod's own time is a minute longer than the timeout.
+    monkeypatch.setattr(pod_module, "_LOST", 1.0 if evicted else -55.0)
+    monkeypatch.setattr(pod_module, "_SILENCE", (10, 0.3))
+    does(monkeypatch, GREEN, HOLD)
+    heard, failures = Heard(), []
+    made = runner(heard, DbtPods(timeout=timedelta(hours=1 if evicted else 0, seconds=1)))
+
+    def run() -> None:
+        try:
+            made.run({A: 1, B: 1})
+        except AirflowException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for("the task has ended", lambda: len(heard.updates) == 2 or failures, 60)
+    if cluster.pods:
+        lose(cluster, evicted=evicted)
+    thread.join(30)
+    assert not thread.is_alive(), "it waits for ever"
+    [failure] = failures
+    assert "of shop should have ended, but its machine says nothing" in str(failure)
+    # Another try may succeed, and nothing is in its way.
+    assert not isinstance(failure, AirflowFailException)
+    assert cluster.pods == {}
+
+
+def test_a_pod_that_a_lost_machine_keeps_is_in_nobodys_way(
+    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does(monkeypatch, HOLD)
+    first = runner(Heard())
+
+    def lose_it() -> None:
+        with pytest.raises(AirflowException):
+            first.run({A: 1})
+
+    thread = threading.Thread(target=lose_it)
+    thread.start()
+    wait_for("the first pod runs", lambda: cluster.running, 60)
+    [kept] = cluster.running
+    cluster.pods["default", kept].lost = True
+    monkeypatch.setattr(pod_module, "_DELETION", 1.0)
+    does(monkeypatch, GREEN, END)
+    heard = Heard()
+    runner(heard).run({A: 2})
+    assert heard.updates[-1].state is NodeState.SUCCESS
+    assert cluster.deleted[0] == kept
     thread.join(60)
 
 

@@ -135,8 +135,12 @@ class KubernetesServer(Service):
         pod.labels |= body["metadata"]["labels"]
         return pod.as_json()
 
-    def delete_pod(self, namespace: str, name: str) -> Json:
+    def delete_pod(self, namespace: str, name: str, grace: int | None = None) -> Json:
         pod = self.pod(namespace, name)
+        if pod.lost and grace != 0:
+            # The object stays until the machine says that the pod has ended.
+            pod.terminating = True
+            return pod.as_json()
         pod.close()
         del self.pods[namespace, name]
         self.deleted.append(name)

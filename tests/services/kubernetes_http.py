@@ -121,6 +121,8 @@ def _log(api: KubernetesServer, at: Mapping[str, str], query: Mapping[str, str],
         raise StatusError(
             400, "BadRequest", f'container "{container}" in pod "{pod.name}" is waiting to start: {why}'
         )
+    if pod.lost:
+        raise StatusError(500, "InternalError", "dial tcp 10.0.0.7:10250: connect: no route to host")
     since = float(query["sinceSeconds"]) if "sinceSeconds" in query else None
     tail = int(query["tailLines"]) if "tailLines" in query else None
     return _log_stream(api, pod, query, since, tail)
@@ -161,13 +163,19 @@ def _event_stream(api: KubernetesServer, namespace: str, query: Mapping[str, str
             return
 
 
+def _grace(query: Mapping[str, str], body: Json) -> int | None:
+    """How many seconds a pod gets that is deleted; None: what it asks for itself."""
+    found = query.get("gracePeriodSeconds", body.get("gracePeriodSeconds"))
+    return None if found is None else int(found)
+
+
 Act = Callable[[Any, Mapping[str, str], Mapping[str, str], Json], Any]
 _ROUTES: list[tuple[str, str, Act]] = [
     ("POST", PODS, lambda api, at, _, body: api.create_pod(body, at["namespace"])),
     ("GET", PODS, lambda api, at, query, _: api.list_pods(at["namespace"], query)),
     ("GET", PODS + NAME, lambda api, at, *_: api.pod(**at).as_json()),
     ("PATCH", PODS + NAME, lambda api, at, _, body: api.patch_pod(**at, body=body)),
-    ("DELETE", PODS + NAME, lambda api, at, *_: api.delete_pod(**at)),
+    ("DELETE", PODS + NAME, lambda api, at, query, body: api.delete_pod(**at, grace=_grace(query, body))),
     ("GET", PODS + NAME + "/log", _log),
     ("GET", EVENTS, _events),
     ("POST", SPARKS, lambda api, at, _, body: api.create_application(body, at["namespace"])),

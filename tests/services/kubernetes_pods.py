@@ -55,6 +55,10 @@ class Pod:
     events: list[Json] = field(default_factory=list)
     # Whether it has been asked to end, and takes its time.
     terminating: bool = False
+    # How many seconds it has to end then.
+    grace: int = 30
+    # Whether its machine is lost: of its end nothing is heard, and its log cannot be read.
+    lost: bool = False
 
     def __post_init__(self) -> None:
         self.uid, self.created = str(uuid.uuid4()), now()
@@ -157,7 +161,7 @@ class Pod:
             "creationTimestamp": stamp(self.created),
         }
         if self.terminating:
-            metadata["deletionTimestamp"] = stamp(now())
+            metadata |= {"deletionTimestamp": stamp(now()), "deletionGracePeriodSeconds": self.grace}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
     @staticmethod

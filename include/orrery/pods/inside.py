@@ -7,11 +7,13 @@ It does what its order says with the project and the credentials that the pod ha
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from typing import Any
 
 from orrery.config.errors import OrreryError
+from orrery.execute.assignment import Assignment
 from orrery.execute.channel import NodeState
 from orrery.execute.dbt_run import DbtRun
 from orrery.execute.tally import Tally
@@ -27,6 +29,7 @@ def main() -> int:
     speaker = Speaker(sys.stdout)
     order = Order.of(sys.argv[1:])
     tally = Tally(speaker)
+    os.environ |= _told_by_airflow(order.assignment)
     run = DbtRun(order.assignment, tally, speaker)
 
     def stop(*_: Any) -> None:
@@ -47,6 +50,11 @@ def main() -> int:
         run.close()
     speaker.end(run.warnings)
     return _FAILED if NodeState.FAILED in tally.ended.values() else 0
+
+
+def _told_by_airflow(assignment: Assignment) -> dict[str, str]:
+    """What Airflow tells its tasks of their run: the comment on dbt's statements is made of it."""
+    return {"AIRFLOW_CTX_DAG_ID": assignment.dag_id, "AIRFLOW_CTX_DAG_RUN_ID": assignment.run_id}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ _PAUSE = 0.5
 _OVERLAP = 60
 # How long a pod that is deleted may take to end dbt: Kubernetes gives it 30 s.
 _DELETION = 90.0
+# How long after a pod's time is over its machine may take to say that it has ended it.
+_LOST = 120.0
 
 
 class DbtPod(JobOperator):
@@ -103,7 +105,8 @@ class DbtPod(JobOperator):
                     self._timed_out = True
                     self.problem = self._problem(self._get(name, namespace))
                 else:
-                    self.problem = self._problem(self._listen(name, namespace))
+                    timer = _Timer(request, self.settings.timeout.total_seconds())
+                    self.problem = self._problem(self._listen(name, namespace, timer))
             finally:
                 self.end()
 
@@ -151,15 +154,27 @@ class DbtPod(JobOperator):
         selector = self._build_find_pod_label_selector(context, exclude_checked=False)
         deadline = time.monotonic() + _DELETION
         while left := self.client.list_namespaced_pod(namespace, label_selector=selector).items:
+            late = time.monotonic() > deadline
             for pod in left:
-                if not pod.metadata.deletion_timestamp:
+                if late:
+                    self._remove(pod.metadata.name, namespace)
+                elif not pod.metadata.deletion_timestamp:
                     self.log.info("Deleting the pod of an earlier try: %s", pod.metadata.name)
                     self.pod_manager.delete_pod(pod)
-            if time.monotonic() > deadline:
-                raise AirflowException(f"The pod {left[0].metadata.name} of an earlier try does not end.")
+            if late:
+                return
             time.sleep(_PAUSE)
 
-    def _listen(self, name: str, namespace: str) -> Any:
+    def _remove(self, name: str, namespace: str) -> None:
+        """Delete a pod without waiting for its machine, which no longer answers."""
+        self.log.warning("The machine of the pod %s says nothing: the pod is removed without it.", name)
+        try:
+            self.client.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
+        except ApiException as error:
+            if error.status != _GONE:
+                raise
+
+    def _listen(self, name: str, namespace: str, timer: _Timer) -> Any:
         """Pass on the lines of the log until the pod has ended; returns the pod as it is then."""
         deadline = time.monotonic() + _PATIENCE
         last, since = "", time.monotonic()
@@ -170,6 +185,7 @@ class DbtPod(JobOperator):
                 if not ended:
                     # A log may be silent for hours.
                     deadline = time.monotonic() + _PATIENCE
+                    self._give_up(pod, timer)
                 known = last
                 seconds = int(time.monotonic() - since) + _OVERLAP if last else None
                 for line in self._log(name, namespace, follow=True, since_seconds=seconds):
@@ -185,6 +201,15 @@ class DbtPod(JobOperator):
                     raise
                 self.log.debug("The log of the pod is interrupted: %s", error)
             time.sleep(_PAUSE)
+
+    def _give_up(self, pod: Any, timer: _Timer) -> None:
+        """Remove a pod that should have ended long ago, and raise AirflowException; else nothing."""
+        if timer.over(pod):
+            self._remove(pod.metadata.name, pod.metadata.namespace)
+            raise AirflowException(
+                f"The pod {pod.metadata.name} of {self.work.of} should have ended, but its machine says "
+                "nothing: it is lost, or cut off from the cluster. The pod is removed."
+            )
 
     def _get(self, name: str, namespace: str) -> Any:
         try:
@@ -218,6 +243,27 @@ class DbtPod(JobOperator):
         timeout = self.settings.timeout if self._timed_out or pod.status.phase == "Pending" else None
         told = failure(self.client, pod, self.base_container_name, self.work.of, timeout)
         return without_secrets(for_people(told))
+
+
+class _Timer:
+    """When a pod that does not end is given up: to end it in time is up to its machine, which may be lost.
+
+    :param pod: as it was asked for
+    :param timeout: in seconds, where the pod names none
+    """
+
+    def __init__(self, pod: Any, timeout: float) -> None:
+        self._end = time.monotonic() + (pod.spec.active_deadline_seconds or timeout) + _LOST
+        self._deleted = False
+
+    def over(self, pod: Any) -> bool:
+        """Whether it is time, of a pod that has not ended."""
+        if pod.metadata.deletion_timestamp and not self._deleted:
+            # By this clock, which may differ from that of the cluster.
+            self._deleted = True
+            grace = pod.metadata.deletion_grace_period_seconds or 0
+            self._end = min(self._end, time.monotonic() + grace + _LOST)
+        return time.monotonic() > self._end
 
 
 @contextmanager

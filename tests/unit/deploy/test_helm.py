@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +14,35 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
+from airflow.jobs.dag_processor_job_runner import DagProcessorJobRunner
+from airflow.jobs.triggerer_job_runner import TriggererJobRunner
 
 from orrery.config.dbt_pods import IMAGE_VARIABLE
+from orrery.deploy import health
 from orrery.deploy.settings import settings
+from orrery.execute import task_instances
 
 ROOT = Path(__file__).resolve().parents[3]
 HELM = ROOT / "include" / "deploy" / "helm"
 FILES = ("values.yaml", "git-sync.yaml")
+# The page Data products of the api-server needs it, as do workers that run dbt.
+PASSWORD_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_PASSWORD"
 CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
 # The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below
 # those that end with * everything is for Kubernetes or for Airflow.
 CHART = "1.22.0"
+PARTS = ("dagProcessor", "scheduler", "triggerer", "workers.celery")
 PROBES = (
-    *(f"{part}.livenessProbe" for part in ("dagProcessor", "scheduler", "triggerer", "workers")),
+    *(f"{part}.livenessProbe" for part in PARTS),
     *("apiServer.startupProbe", "scheduler.startupProbe"),
 )
 KNOWN = {
     *("airflowHome", "airflowVersion", "config.*", "env.*", "executor", "extraEnvFrom"),
     *("apiSecretKeySecretName", "data.metadataSecretName", "fernetKeySecretName", "jwtSecretName"),
     *("fullnameOverride", "gid", "uid"),
-    *("apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*", "apiServer.replicas"),
+    *("apiServer.extraInitContainers.*", "apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*"),
+    *("apiServer.env.*", "apiServer.replicas", "dagProcessor.env.*", "triggerer.env.*"),
     *(f"{part}.resources.*" for part in ("apiServer", "dagProcessor", "migrateDatabaseJob", "scheduler")),
     *("triggerer.resources.*", "workers.celery.resources.*"),
     *("createUserJob.enabled", "dagProcessor.enabled", "migrateDatabaseJob.enabled", "triggerer.enabled"),
@@ -47,10 +59,14 @@ KNOWN = {
         for key in ("command.*", "enabled", "failureThreshold", "initialDelaySeconds", "periodSeconds")
     ),
     *(f"{probe}.timeoutSeconds" for probe in PROBES),
-    *(f"workers.celery.{key}" for key in ("env.*", "replicas", "persistence.enabled")),
+    *(f"{part}.logGroomerSidecar.enabled" for part in PARTS),
+    *(f"workers.celery.{key}" for key in ("args.*", "env.*", "replicas", "persistence.enabled")),
     *(
         f"workers.celery.keda.{key}"
-        for key in ("cooldownPeriod", "enabled", "maxReplicaCount", "minReplicaCount", "pollingInterval")
+        for key in (
+            *("cooldownPeriod", "enabled", "maxReplicaCount", "minReplicaCount", "pollingInterval"),
+            "query",
+        )
     ),
     "workers.celery.terminationGracePeriodSeconds",
 }
@@ -125,18 +141,85 @@ def test_airflow_has_the_settings_of_the_image() -> None:
     assert found.keys() >= OF_CLUSTER
 
 
-def test_health_checks_are_those_of_the_image() -> None:
-    values = read("values.yaml")
-    parts = {"scheduler": "scheduler", "dagProcessor": "dag-processor", "triggerer": "triggerer"}
-    for part, component in {**parts, "workers": "worker"}.items():
-        assert values[part]["livenessProbe"]["command"] == ["python", "-m", "orrery.deploy.health", component]
+def part(name: str) -> dict[str, Any]:
+    """The values of a part, by its path."""
+    found = read("values.yaml")
+    for key in name.split("."):
+        found = found[key]
+    return dict(found)
+
+
+@pytest.mark.parametrize(("name", "component"), [("scheduler", "scheduler"), ("workers.celery", "worker")])
+def test_health_checks_are_those_of_the_image(name: str, component: str) -> None:
+    command = part(name)["livenessProbe"]["command"]
+    assert command == ["python", "-m", "orrery.deploy.health", component]
+    # What these two ask is in their own container.
+    assert component == "worker" or health._PAGES[component].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("name", "job"), [("dagProcessor", DagProcessorJobRunner), ("triggerer", TriggererJobRunner)]
+)
+def test_what_has_no_door_looks_for_its_own_heartbeat(name: str, job: Any) -> None:
+    """Not at the api-server, whose absence must not end it, and not at those of other replicas."""
+    probe = part(name)["livenessProbe"]
+    program, *arguments = probe["command"]
+    assert program == "airflow"
+    given = get_parser().parse_args(arguments)
+    assert (given.subcommand, given.job_type, given.local) == ("check", job.job_type, True)
+    # Airflow needs seconds to start, and more on a busy machine.
+    assert probe["timeoutSeconds"] >= 20
+    assert probe["timeoutSeconds"] < probe["periodSeconds"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_nothing_of_the_official_image_is_called(name: str) -> None:
+    assert part(name)["logGroomerSidecar"]["enabled"] is False
+    assert part(name)["livenessProbe"]["command"]
+
+
+def test_workers_have_imported_dbt_before_they_fork() -> None:
+    python, module, preloaded, *command = part("workers.celery")["args"]
+    assert (python, module, preloaded) == ("python", "-m", "orrery.execute.preloaded")
+    given = get_parser().parse_args(command)
+    assert (given.subcommand, given.queues) == ("worker", "default")
+
+
+def test_nodes_of_a_build_ask_for_no_workers() -> None:
+    """KEDA's query, on rows like those of Airflow's database."""
+    query = part("workers.celery")["keda"]["query"]
+    slots = part("config")["celery"]["worker_concurrency"]
+    for found, value in (("{{ .Values.config.celery.worker_concurrency }}", slots), ("::decimal", " * 1.0")):
+        assert found in query
+        query = query.replace(found, str(value))
+    rows = [
+        *[("running", task_instances._HOLDER, "default")] * 50,
+        *[("deferred", task_instances._HOLDER, "default")] * 50,
+        *[("running", "airflow", "default")] * slots,
+        # Of some tasks the user is not known; and a node that a worker is to end is queued like others.
+        *[("running", None, "default"), ("queued", None, "default")],
+        ("queued", task_instances._HOLDER, "default"),
+        *[("queued", None, "elsewhere"), ("success", "airflow", "default")] * 9,
+    ]
+    with sqlite3.connect(":memory:") as database:
+        database.create_function("ceil", 1, math.ceil)
+        database.execute("create table task_instance (state, unixname, queue)")
+        database.executemany("insert into task_instance values (?, ?, ?)", rows)
+        assert database.execute(query).fetchone() == (2,)
+    database.close()
+
+
+def all_of(files: tuple[str, ...]) -> dict[str, Any]:
+    """The values of several files."""
+    values: dict[str, Any] = {}
+    for name in files:
+        values = merged(values, read(name))
+    return values
 
 
 @pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
 def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
-    values: dict[str, Any] = {}
-    for name in files:
-        values = merged(values, read(name))
+    values = all_of(files)
     env = {each["name"]: each["value"] for each in values["env"]}
     image = values["images"]["airflow"]
     assert env[IMAGE_VARIABLE] == f"{image['repository']}:{image['tag']}"
@@ -144,11 +227,66 @@ def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
     assert env["AIRFLOW_CONFIG"] == f"{values['airflowHome']}/airflow.cfg"
     assert "namespace=orrery" in env["AIRFLOW_CONN_KUBERNETES_DEFAULT"]
     assert values["fullnameOverride"] in env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
-    if values["dags"]["gitSync"]["enabled"]:
-        assert values["config"]["core"]["dags_folder"].startswith(f"{env['ORRERY_PROJECT_DIR']}/")
-    # No password in plain text, and none that workers cannot do without.
-    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in values["workers"]["celery"]["env"]}
-    assert all(secret["optional"] for secret in secrets.values())
+    # No password in plain text, and none that they cannot do without.
+    for part in (values["apiServer"], values["workers"]["celery"]):
+        given = [each for each in part["env"] if each["name"] != "ORRERY_PROJECT_DIR"]
+        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in given}
+        assert PASSWORD_VARIABLE in secrets
+        assert all(secret["optional"] for secret in secrets.values())
+
+
+def test_only_parts_that_have_the_folder_of_git_look_for_the_project_there() -> None:
+    values, image = all_of(FILES), all_of(FILES[:1])
+    folder = f"{values['dags']['mountPath']}/repo"
+    assert values["config"]["core"]["dags_folder"] == f"{folder}/{values['dags']['gitSync']['subPath']}"
+    # With a DAG processor the chart mounts it there, and not in the scheduler or the api-server.
+    assert values["dagProcessor"]["enabled"]
+    for part in (values["dagProcessor"], values["triggerer"], values["workers"]["celery"]):
+        assert {"name": "ORRERY_PROJECT_DIR", "value": folder} in part["env"]
+    for part in (values, values["apiServer"], values["scheduler"]):
+        assert "ORRERY_PROJECT_DIR" not in [each["name"] for each in part.get("env", [])]
+    # Plugins are the api-server's first of all.
+    assert values["config"]["core"]["plugins_folder"] == "/opt/orrery/include/plugins"
+    # A list takes the place of another one; nothing is missing in it.
+    kept = [each for each in values["workers"]["celery"]["env"] if each["name"] != "ORRERY_PROJECT_DIR"]
+    assert kept == image["workers"]["celery"]["env"]
+
+
+def test_the_api_server_may_write_its_passwords(tmp_path: Path) -> None:
+    values = read("values.yaml")
+    file = Path(values["config"]["core"]["simple_auth_manager_passwords_file"])
+    server, image = values["apiServer"], values["images"]["airflow"]
+    [at_work] = server["extraVolumeMounts"]
+    assert (at_work["mountPath"], at_work.get("readOnly", False)) == (str(file.parent), False)
+    volumes = {volume.pop("name"): volume for volume in server["extraVolumes"]}
+    assert list(volumes[at_work["name"]]) == ["emptyDir"]
+
+    [copier] = server["extraInitContainers"]
+    assert copier["image"] == f"{image['repository']}:{image['tag']}"
+    assert copier["securityContext"].items() >= values["securityContexts"]["containers"].items()
+    mounts = {mount["mountPath"]: mount for mount in copier["volumeMounts"]}
+    [source] = (path for path, mount in mounts.items() if "secret" in volumes[mount["name"]])
+    assert mounts[str(file.parent)]["name"] == at_work["name"]
+
+    # The folders of the container, here; files of a secret are links to what may only be read.
+    for path in mounts:
+        (tmp_path / path.lstrip("/")).mkdir(parents=True)
+    secret, copy = tmp_path / source.lstrip("/") / file.name, tmp_path / str(file).lstrip("/")
+    secret.with_name("data").write_text('{"admin": "known"}')
+    secret.with_name("data").chmod(0o440)
+    secret.symlink_to("data")
+    subprocess.run(
+        [
+            part.replace("/", f"{tmp_path}/", 1) if part.startswith("/") else part
+            for part in copier["command"]
+        ],
+        check=True,
+    )
+    assert (copy.is_symlink(), copy.stat().st_mode & 0o777, copy.read_text()) == (
+        False,
+        0o600,
+        '{"admin": "known"}',
+    )
 
 
 @pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])

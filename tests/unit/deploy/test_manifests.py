@@ -76,18 +76,48 @@ def test_no_secret_has_a_value() -> None:
     assert all(value == "" for secret in secrets for value in secret["stringData"].values())
 
 
+def examples() -> dict[tuple[str, str], set[str]]:
+    """The keys of each secret of the examples, by namespace and name."""
+    secrets = objects(FOLDER / "secrets.example.yaml")
+    return {
+        (each["metadata"]["namespace"], each["metadata"]["name"]): set(each["stringData"]) for each in secrets
+    }
+
+
 def test_the_pods_find_what_they_read() -> None:
     env_from = DbtPods().env_from
     assert env_from.config_maps == (one("pipeline-env.yaml")["metadata"]["name"],)
-    secrets = objects(FOLDER / "secrets.example.yaml")
-    of_pods = {each["metadata"]["name"] for each in secrets if each["metadata"]["namespace"] == "orrery"}
+    of_pods = {name for namespace, name in examples() if namespace == "orrery"}
     assert of_pods == set(env_from.secrets)
 
 
-def test_the_charts_secrets_are_among_the_examples() -> None:
-    values = yaml.safe_load((ROOT / "include" / "deploy" / "helm" / "values.yaml").read_bytes())
-    names = {values[key] for key in ("fernetKeySecretName", "jwtSecretName", "apiSecretKeySecretName")}
-    names |= {values["data"]["metadataSecretName"]}
-    names |= {volume["secret"]["secretName"] for volume in values["apiServer"]["extraVolumes"]}
-    names |= {each["valueFrom"]["secretKeyRef"]["name"] for each in values["workers"]["celery"]["env"]}
-    assert names <= {each["metadata"]["name"] for each in objects(FOLDER / "secrets.example.yaml")}
+def values(name: str) -> dict[str, Any]:
+    """A file of values for Airflow's chart."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "include" / "deploy" / "helm" / name).read_bytes())
+    return found
+
+
+def secrets_of_the_chart() -> dict[str, set[str]]:
+    """The secrets that the values name, with the keys that they or the chart read."""
+    chart, git = values("values.yaml"), values("git-sync.yaml")
+    git_keys = {f"{prefix}_{what}" for prefix in ("GIT_SYNC", "GITSYNC") for what in ("USERNAME", "PASSWORD")}
+    passwords = Path(chart["config"]["core"]["simple_auth_manager_passwords_file"]).name
+    volumes = [volume for volume in chart["apiServer"]["extraVolumes"] if "secret" in volume]
+    found = {
+        chart["fernetKeySecretName"]: {"fernet-key"},
+        chart["jwtSecretName"]: {"jwt-secret"},
+        chart["apiSecretKeySecretName"]: {"api-secret-key"},
+        chart["data"]["metadataSecretName"]: {"connection"},
+        git["dags"]["gitSync"]["credentialsSecret"]: git_keys,
+        **{volume["secret"]["secretName"]: {passwords} for volume in volumes},
+    }
+    for part in (chart["apiServer"], chart["workers"]["celery"]):
+        for each in part["env"]:
+            secret = each["valueFrom"]["secretKeyRef"]
+            found.setdefault(secret["name"], set()).add(secret["key"])
+    return found
+
+
+def test_the_charts_secrets_are_the_examples_of_its_namespace() -> None:
+    of_airflow = {name: keys for (namespace, name), keys in examples().items() if namespace == "airflow"}
+    assert of_airflow == secrets_of_the_chart()
