@@ -21,7 +21,7 @@ from google.oauth2.service_account import Credentials as ServiceAccount
 
 from orrery.config.project import Project
 from orrery.ingest.errors import IngestError, SetupError
-from orrery.manifest.profile import read_output
+from orrery.manifest.profile import read_output, what_is_set
 
 _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
 # What stays of a load that was killed is gone after this.
@@ -106,8 +106,7 @@ class BigQuery:
 
 def connect(labels: Mapping[str, str]) -> BigQuery:
     """BigQuery as dbt's target has it; raises SetupError when that does not say who asks."""
-    # What is not set is None in profiles.yml, and rendered as that.
-    found = {key: value for key, value in read_output(Project.find()).items() if value not in ("", "None")}
+    found = what_is_set(read_output(Project.find()))
     project = found["project"]
     options: dict[str, Any] = {"priority": str(found.get("priority", "interactive")).upper()}
     if most := found.get("maximum_bytes_billed"):

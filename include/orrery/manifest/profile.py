@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def read_output(project: Project) -> dict[str, Any]:
             "  Add it to its outputs, or choose another one."
         )
     return {key: _render(value) if isinstance(value, str) else value for key, value in output.items()}
+
+
+def what_is_set(output: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a target that say something: None, for what is not set, is rendered as a text."""
+    return {key: value for key, value in output.items() if value not in (None, "", "None")}
 
 
 def _find(project: Project) -> tuple[Profile, dict[str, Any]]:
