@@ -14,6 +14,7 @@ from cosmos.config import ProfileConfig
 
 from orrery.config.project import Project
 from orrery.manifest.profile import ProfileError, read_output, read_profile, what_is_set
+from orrery.manifest.store import write_whole
 
 # The id of the Airflow connection by which dbt reaches the warehouse, in place of what profiles.yml says.
 CONNECTION = "ORRERY_WAREHOUSE_CONNECTION"
@@ -46,8 +47,8 @@ def use_connection(project: Project, folder: Path) -> None:
         return
     text, secrets = _profile_of(project, connection)
     place = folder / _FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "profiles.yml").write_text(text, encoding="utf-8")
+    # All tasks of a run write it, some while others read it.
+    write_whole(place / "profiles.yml", text.encode())
     os.environ.update(secrets)
     os.environ["DBT_PROFILES_DIR"] = str(place)
 

@@ -133,6 +133,23 @@ def test_limits_of_bigquery_are_those_of_the_target(
     }
 
 
+def test_a_profile_is_replaced_as_a_whole(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tasks of a run write it at the same time: who reads the old one goes on with that."""
+    use_connection(project, tmp_path / "run")
+    written = tmp_path / "run" / "profiles" / "profiles.yml"
+    read = tmp_path / "read.yml"
+    read.hardlink_to(written)
+    monkeypatch.setenv("AIRFLOW_CONN_PG", "postgres://writer:s3cret@elsewhere:5433/shop")
+    monkeypatch.setenv("DBT_PROFILES_DIR", "")
+    profile._profile_of.cache_clear()
+    use_connection(project, tmp_path / "run")
+    assert "host: there" in read.read_text()
+    assert "host: elsewhere" in written.read_text()
+    assert list(written.parent.iterdir()) == [written]
+
+
 def test_without_a_connection_it_is_profiles_yml(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
