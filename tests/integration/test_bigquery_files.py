@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pytest
+from google.api_core import exceptions
 from pyarrow import parquet
 
+from orrery.ingest import bigquery_load
 from orrery.ingest.bigquery import BigQuery, ConflictError, RefusedError
 from orrery.ingest.bigquery_load import BigQueryLoader
 from orrery.ingest.bigquery_staging import stage
 from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.landing import LandingZone
+from orrery.ingest.loader import Loaded
 from services.bigquery import PROJECT, BigQueryServer
 from support.hostile import ENCODINGS, LINES, Case, parquet_file
 from support.warehouse import Warehouse
@@ -248,6 +251,85 @@ def test_replace(landed: Landed) -> None:
     assert landed.ledger() == [("b.csv", 1, 1, 0, 0)]
 
 
+def test_a_refusal_of_many_files_blames_none(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces a table is one script of all files."""
+    landed.block = {"files": "*.csv", "load": "replace"}
+    for name in "abcdefg":
+        landed.land(f"{name}.csv", GOOD)
+
+    def refuse(*_: object) -> None:
+        raise RefusedError("It is too large.")
+
+    monkeypatch.setattr(BigQueryLoader, "_commit", refuse)
+    with pytest.raises(FileError) as caught:
+        landed.load()
+    assert str(caught.value) == (
+        "a.csv, b.csv, c.csv and 4 more files: BigQuery does not take them together: It is too large.\n"
+        "  Correct the files or the source, or land fewer files; nothing of them is loaded."
+    )
+    for name in "bcdefg":
+        (landed.folder / f"{name}.csv").unlink()
+    with pytest.raises(FileError, match=r"^a\.csv: BigQuery does not take it: "):
+        landed.load()
+
+
+@pytest.fixture
+def kept(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Staging tables that were not removed when that was tried: the first, and the first with types."""
+    client, kept = landed.server.client, list[str]()
+    delete = client.delete_table
+
+    def delete_table(name: str, **options: Any) -> None:
+        if name.endswith("_typed") not in {each.endswith("_typed") for each in kept}:
+            kept.append(name)
+            raise exceptions.Forbidden("No right to delete.")
+        delete(name, **options)
+
+    monkeypatch.setattr(client, "delete_table", delete_table)
+    yield kept
+    for name in kept:
+        delete(name, not_found_ok=True)
+
+
+def test_staging_tables_that_cannot_be_removed(
+    landed: Landed, kept: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They expire: a load that is done does not fail for them, and the others are removed."""
+    landed.block = {"files": "*.csv", "load": "replace"}
+    landed.land("a.csv", GOOD)
+    landed.land("b.csv", GOOD)
+    assert len(landed.load()) == 2
+    told = [record.getMessage() for record in caplog.records if "until it expires" in record.getMessage()]
+    assert [each.partition(" ")[0] for each in told] == kept
+    left = {each.table_id for each in landed.server.client.list_tables(landed.schema)}
+    assert {name for name in left if "_stage_" in name} == {name.rpartition(".")[2] for name in kept}
+
+
+def test_staging_tables_that_stay_hide_no_error(landed: Landed, kept: list[str]) -> None:
+    landed.land("a.csv", "id,name,amount\nx,z,1\n")
+    with pytest.raises(FileError, match=r"^a\.csv:"):
+        landed.load()
+    assert len(kept) == 2
+
+
+def test_a_staging_table_that_stays_is_not_in_the_way_of_the_next_try(
+    landed: Landed, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, tries = BigQueryLoader._commit, list[int]()
+
+    def commit_the_second(*arguments: Any) -> list[Loaded]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConflictError("concurrent update")
+        return commit(*arguments)
+
+    monkeypatch.setattr(BigQueryLoader, "_commit", commit_the_second)
+    monkeypatch.setattr(bigquery_load, "_PAUSE", 0)
+    landed.land("a.csv", GOOD)
+    assert [loaded.rows for loaded in landed.load()] == [3]
+    assert (len(tries), len(kept)) == (2, 2)
+
+
 def test_another_run_was_faster(landed: Landed) -> None:
     """Both have staged the file; the one that comes second finds out, and loads nothing."""
     landed.land("a.csv", GOOD)
@@ -263,6 +345,47 @@ def test_another_run_was_faster(landed: Landed) -> None:
         assert second._move_with_patience(staged) == []
     assert len(landed.rows("id")) == 3
     assert len(landed.ledger()) == 1
+
+
+class Late(BigQuery):
+    """Before a query of this number, somebody else does something."""
+
+    def __init__(self, client: Any, number: int, before: Callable[[], object]) -> None:
+        super().__init__(client, PROJECT)
+        self._left, self._before = number, before
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        self._left -= 1
+        if not self._left:
+            self._before()
+        return super().run(sql)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_two_loads_make_the_table(landed: Landed, number: int) -> None:
+    """Both find none. The one that is faster makes it, and loads; the other forgets nothing of that."""
+    content = "id,name,amount\n1,a,1\nx,b,2\n"
+    landed.block = {"files": "*.csv", "max_rejected": 1}
+    landed.land("a.csv", content)
+    late = Late(landed.server.client, number, landed.load)
+    loader = BigQueryLoader(late, landed.target, landed.spec, landed.zone, landed.run_id)
+    loader.prepare()
+    assert loader.pending(landed.zone.find("*.csv")) == []
+    assert landed.ledger() == [("a.csv", 2, 1, 0, 1)]
+    assert landed.load() == []
+    assert (landed.rows("id"), len(landed.rejected())) == ([(1,)], 1)
+
+
+def test_a_table_that_was_dropped_is_loaded_again(landed: Landed) -> None:
+    landed.block = {"files": "*.csv", "max_rejected": 1}
+    landed.land("a.csv", "id,name,amount\n1,a,1\nx,b,2\n")
+    landed.load()
+    (landed.folder / "a.csv").unlink()
+    landed.land("b.csv", GOOD)
+    landed.query(f"drop table {landed.schema}.events")
+    assert [loaded.file for loaded in landed.load()] == ["b.csv"]
+    assert landed.ledger() == [("b.csv", 3, 3, 0, 0)]
+    assert landed.rejected() == []
 
 
 def test_a_load_is_there_as_a_whole_or_not_at_all(landed: Landed) -> None:

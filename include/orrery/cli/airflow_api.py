@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
@@ -15,18 +16,26 @@ Json = dict[str, Any]
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
+LOCAL_ADVICE = "See ./orrery status and ./orrery logs api-server"
+REMOTE_ADVICE = "See whether it runs, and whether the address of --remote and the proxy, if any, are right."
+
 
 class ApiError(OrreryError):
     """Airflow refused a request or cannot be reached."""
 
 
 class AirflowApi:
-    """A client of one Airflow; a context manager, because it keeps connections open."""
+    """A client of one Airflow; a context manager, because it keeps connections open.
 
-    def __init__(self, url: str, username: str, password: str) -> None:
+    :param advice: what to do when it does not answer
+    """
+
+    def __init__(self, url: str, username: str, password: str, *, advice: str = LOCAL_ADVICE) -> None:
         self.url = url.rstrip("/")
         self._credentials = {"username": username, "password": password}
-        self._http = httpx.Client(timeout=60.0)
+        self._advice = advice
+        # A proxy of the environment is for other machines, and must not see the password of this one.
+        self._http = httpx.Client(timeout=60.0, trust_env=not _is_loopback(url))
 
     def __enter__(self) -> AirflowApi:
         return self
@@ -167,8 +176,7 @@ class AirflowApi:
                 response = self._http.request(method, f"{self.url}/api/v2{path}", json=body, headers=headers)
         except httpx.HTTPError as error:
             raise ApiError(
-                f"{self.url}: Airflow does not answer: {str(error) or type(error).__name__}\n"
-                "  See ./orrery status and ./orrery logs api-server"
+                f"{self.url}: Airflow does not answer: {str(error) or type(error).__name__}\n  {self._advice}"
             ) from None
         if response.is_success or response.status_code in allow:
             return response
@@ -179,6 +187,15 @@ class AirflowApi:
         if not response.is_success:
             raise ApiError(f"{self.url}: Airflow refused the log-in: {_detail(response)}")
         self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _detail(response: httpx.Response) -> str:

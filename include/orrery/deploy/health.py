@@ -14,6 +14,8 @@ from typing import Any
 from orrery.execute import heartbeat
 
 _SECONDS = 5
+# By no proxy: Docker may name one to all containers, and it does not know where they are.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # Their answer is their status, 200 or another one, and nothing more.
 _PAGES = {"scheduler": "http://127.0.0.1:8974/health", "flower": "http://127.0.0.1:5555/healthcheck"}
 # The name in Airflow's health report for each component that has no door of its own.
@@ -26,7 +28,7 @@ def problem(component: str) -> str | None:
         if component == "worker":
             return heartbeat.silence()
         if component in _PAGES:
-            urllib.request.urlopen(_PAGES[component], timeout=_SECONDS).close()
+            _OPENER.open(_PAGES[component], timeout=_SECONDS).close()
             return None
         report = _get(f"{_api_server()}/api/v2/monitor/health")
     except (OSError, ValueError) as error:
@@ -40,7 +42,7 @@ def _api_server() -> str:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+    with _OPENER.open(url, timeout=_SECONDS) as response:
         return json.load(response)
 
 

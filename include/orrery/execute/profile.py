@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from cosmos.config import ProfileConfig
 
 from orrery.config.project import Project
-from orrery.manifest.profile import ProfileError, read_output, read_profile
+from orrery.manifest.profile import ProfileError, read_output, read_profile, what_is_set
+from orrery.manifest.store import write_whole
 
 # The id of the Airflow connection by which dbt reaches the warehouse, in place of what profiles.yml says.
 CONNECTION = "ORRERY_WAREHOUSE_CONNECTION"
@@ -45,8 +47,8 @@ def use_connection(project: Project, folder: Path) -> None:
         return
     text, secrets = _profile_of(project, connection)
     place = folder / _FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "profiles.yml").write_text(text, encoding="utf-8")
+    # All tasks of a run write it, some while others read it.
+    write_whole(place / "profiles.yml", text.encode())
     os.environ.update(secrets)
     os.environ["DBT_PROFILES_DIR"] = str(place)
 
@@ -59,11 +61,10 @@ def _profile_of(project: Project, connection: str) -> tuple[str, dict[str, str]]
     from cosmos.profiles import get_automatic_profile_mapping
 
     profile = read_profile(project)
-    kept = {key: _typed(value) for key, value in read_output(project).items() if key in _KEPT}
+    output = what_is_set(read_output(project))
+    kept = {key: _typed(value) for key, value in output.items() if key in _KEPT}
     try:
-        mapping = get_automatic_profile_mapping(
-            connection, {key: value for key, value in kept.items() if value not in (None, "")}
-        )
+        mapping = get_automatic_profile_mapping(connection, kept)
         if mapping.dbt_profile_type != profile.adapter:
             raise ProfileError(
                 f"{CONNECTION}: the connection {connection!r} is for {mapping.dbt_profile_type}, the target "
@@ -82,8 +83,8 @@ def _profile_of(project: Project, connection: str) -> tuple[str, dict[str, str]]
         ) from None
     # dbt keeps the values of variables of this name out of its logs and artifacts.
     secrets = {f"DBT_ENV_SECRET_{name}": value for name, value in variables.items()}
-    for name in variables:
-        text = text.replace(name, f"DBT_ENV_SECRET_{name}")
+    # By whole words, because one name may be the beginning of another.
+    text = re.sub(r"\w+", lambda word: f"DBT_ENV_SECRET_{word[0]}" if word[0] in variables else word[0], text)
     return text, secrets
 
 

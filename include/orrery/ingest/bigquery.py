@@ -1,11 +1,13 @@
 """The BigQuery of dbt's target: its client, with queries, load jobs and errors as loads need them.
 
-Files are loaded with the settings that dbt has in profiles.yml, so that there is one place for them.
+Files are loaded with the settings that dbt has in profiles.yml, or by the connection that takes their place:
+there is one place for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
@@ -16,12 +18,15 @@ from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.impersonated_credentials import Credentials as Impersonated
 from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.oauth2.credentials import Credentials as Token
 from google.oauth2.service_account import Credentials as ServiceAccount
 
 from orrery.config.project import Project
 from orrery.ingest.errors import IngestError, SetupError
-from orrery.manifest.profile import read_output
+from orrery.manifest.profile import read_output, what_is_set
+
+log = logging.getLogger(__name__)
 
 _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
 # What stays of a load that was killed is gone after this.
@@ -46,7 +51,7 @@ class BigQuery:
 
     :param project: that of the tables
     :param labels: those of all jobs
-    :param options: of all queries, such as `maximum_bytes_billed`
+    :param options: of all queries, such as `maximum_bytes_billed`; load jobs have the timeout, too
     """
 
     def __init__(
@@ -92,22 +97,31 @@ class BigQuery:
         made = bigquery.Table(name, [bigquery.SchemaField(*column) for column in columns.items()])
         made.expires = datetime.now(UTC) + _KEPT
         config = bigquery.LoadJobConfig(
-            source_format="PARQUET", write_disposition="WRITE_EMPTY", labels=self._labels
+            source_format="PARQUET",
+            write_disposition="WRITE_EMPTY",
+            labels=self._labels,
+            job_timeout_ms=self._options.get("job_timeout_ms"),
         )
         with _told():
             self._client.create_table(made)
             self._client.load_table_from_file(parquet, name, rewind=True, job_config=config).result()
 
-    def drop(self, dataset: str, table: str) -> None:
-        """Remove a table, if it is there."""
-        with _told():
-            self._client.delete_table(f"{self._project}.{dataset}.{table}", not_found_ok=True)
+    def discard(self, dataset: str, tables: Iterable[str]) -> None:
+        """Remove tables that expire anyway: one that cannot be removed is told of, and no error."""
+        retry: Any = DEFAULT_RETRY
+        for table in tables:
+            name = f"{self._project}.{dataset}.{table}"
+            try:
+                self._client.delete_table(name, retry=retry, not_found_ok=True)
+            except Exception as error:
+                log.warning("%s stays until it expires: %s", name, error)
+                # Where BigQuery has not answered for minutes, there may be hundreds of others.
+                retry = None
 
 
 def connect(labels: Mapping[str, str]) -> BigQuery:
     """BigQuery as dbt's target has it; raises SetupError when that does not say who asks."""
-    # What is not set is None in profiles.yml, and rendered as that.
-    found = {key: value for key, value in read_output(Project.find()).items() if value not in ("", "None")}
+    found = what_is_set(read_output(Project.find()))
     project = found["project"]
     options: dict[str, Any] = {"priority": str(found.get("priority", "interactive")).upper()}
     if most := found.get("maximum_bytes_billed"):
@@ -130,8 +144,9 @@ def _credentials(target: Mapping[str, Any]) -> Any:
         found = _own_credentials(target)
     except (OSError, ValueError) as error:
         # What is wrong with it would show some of it.
-        what = f"The key file for BigQuery cannot be read ({type(error).__name__})"
-        raise SetupError(f"{what}.\n  Correct ORRERY_BIGQUERY_KEYFILE.") from None
+        what = f"The key for BigQuery cannot be read ({type(error).__name__})"
+        fix = "Correct ORRERY_BIGQUERY_KEYFILE, or the connection of ORRERY_WAREHOUSE_CONNECTION."
+        raise SetupError(f"{what}.\n  {fix}") from None
     except DefaultCredentialsError:
         fix = "Set ORRERY_BIGQUERY_KEYFILE, or GOOGLE_APPLICATION_CREDENTIALS."
         raise SetupError(f"There are no credentials for BigQuery.\n  {fix}") from None
@@ -146,6 +161,9 @@ def _own_credentials(target: Mapping[str, Any]) -> Any:
         return google.auth.default(scopes=_SCOPES)[0]
     if method == "service-account":
         return ServiceAccount.from_service_account_file(target.get("keyfile", ""), scopes=_SCOPES)
+    if method == "service-account-json":
+        key = dict(target.get("keyfile_json", {}))
+        return ServiceAccount.from_service_account_info(key, scopes=_SCOPES)
     if method == "oauth-secrets":
         names = ("token", "refresh_token", "client_id", "client_secret", "token_uri")
         fields = {name: target.get(name) for name in names}
@@ -154,7 +172,7 @@ def _own_credentials(target: Mapping[str, Any]) -> Any:
         return Token(**fields, scopes=_SCOPES)
     raise SetupError(
         f"Files cannot be loaded with the method {method!r} of dbt's target.\n"
-        "  Use oauth, service-account or oauth-secrets."
+        "  Use oauth, service-account, service-account-json or oauth-secrets."
     )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import orjson
 
@@ -97,8 +98,8 @@ class ManifestStore:
         return cast("dict[str, Any]", orjson.loads(self.path(pipeline).read_bytes()))
 
     def write(self, pipeline: str, content: dict[str, Any]) -> None:
-        """Store the slim manifest of `pipeline`; readers see the old one or the new one, nothing between."""
-        _write(self.path(pipeline), content)
+        """Store the slim manifest of `pipeline`."""
+        write_whole(self.path(pipeline), orjson.dumps(content))
 
     def write_index(
         self, files: dict[str, Any], problem: str | None, pipelines: dict[str, str | None]
@@ -107,23 +108,23 @@ class ManifestStore:
 
         `problem` is an error of the whole project; `pipelines` maps each pipeline to its own, or None.
         """
-        _write(
-            self.index_path,
-            {
-                "format": FORMAT,
-                "files": files,
-                "packages": packages.state(self.project),
-                "problem": problem,
-                "pipelines": pipelines,
-            },
-        )
+        index = {
+            "format": FORMAT,
+            "files": files,
+            "packages": packages.state(self.project),
+            "problem": problem,
+            "pipelines": pipelines,
+        }
+        write_whole(self.index_path, orjson.dumps(index))
         for path in self.project.manifest_dir.glob("*.json"):
             if path != self.index_path and path.stem not in pipelines:
                 path.unlink()
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file anew: readers see the old one or the new one, nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(orjson.dumps(content))
+    # Processes of different containers that share the folder may have the same number.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary.write_bytes(content)
     temporary.replace(path)
