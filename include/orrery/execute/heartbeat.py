@@ -19,7 +19,7 @@ def _file() -> Path:
 
 def keep() -> None:
     """Touch the file with every heartbeat of the Celery worker that this process becomes."""
-    from celery.signals import heartbeat_sent
+    from celery.signals import heartbeat_sent  # type: ignore[import-untyped]
 
     heartbeat_sent.connect(_touch, weak=False)
 
