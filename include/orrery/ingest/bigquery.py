@@ -1,6 +1,7 @@
 """The BigQuery of dbt's target: its client, with queries, load jobs and errors as loads need them.
 
-Files are loaded with the settings that dbt has in profiles.yml, so that there is one place for them.
+Files are loaded with the settings that dbt has in profiles.yml, or by the connection that takes their place:
+there is one place for them.
 """
 
 from __future__ import annotations
@@ -129,8 +130,9 @@ def _credentials(target: Mapping[str, Any]) -> Any:
         found = _own_credentials(target)
     except (OSError, ValueError) as error:
         # What is wrong with it would show some of it.
-        what = f"The key file for BigQuery cannot be read ({type(error).__name__})"
-        raise SetupError(f"{what}.\n  Correct ORRERY_BIGQUERY_KEYFILE.") from None
+        what = f"The key for BigQuery cannot be read ({type(error).__name__})"
+        fix = "Correct ORRERY_BIGQUERY_KEYFILE, or the connection of ORRERY_WAREHOUSE_CONNECTION."
+        raise SetupError(f"{what}.\n  {fix}") from None
     except DefaultCredentialsError:
         fix = "Set ORRERY_BIGQUERY_KEYFILE, or GOOGLE_APPLICATION_CREDENTIALS."
         raise SetupError(f"There are no credentials for BigQuery.\n  {fix}") from None
@@ -145,6 +147,9 @@ def _own_credentials(target: Mapping[str, Any]) -> Any:
         return google.auth.default(scopes=_SCOPES)[0]
     if method == "service-account":
         return ServiceAccount.from_service_account_file(target.get("keyfile", ""), scopes=_SCOPES)
+    if method == "service-account-json":
+        key = dict(target.get("keyfile_json", {}))
+        return ServiceAccount.from_service_account_info(key, scopes=_SCOPES)
     if method == "oauth-secrets":
         names = ("token", "refresh_token", "client_id", "client_secret", "token_uri")
         fields = {name: target.get(name) for name in names}
@@ -153,7 +158,7 @@ def _own_credentials(target: Mapping[str, Any]) -> Any:
         return Token(**fields, scopes=_SCOPES)
     raise SetupError(
         f"Files cannot be loaded with the method {method!r} of dbt's target.\n"
-        "  Use oauth, service-account or oauth-secrets."
+        "  Use oauth, service-account, service-account-json or oauth-secrets."
     )
 
 

@@ -53,7 +53,7 @@ def read_output(project: Project) -> dict[str, Any]:
             f"{project.relative(found.file)}: the profile {found.name!r} has no target {found.target!r}.\n"
             "  Add it to its outputs, or choose another one."
         )
-    return {key: _render(value) if isinstance(value, str) else value for key, value in output.items()}
+    return {key: _rendered(value) for key, value in output.items()}
 
 
 def what_is_set(output: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,6 +86,13 @@ def _read(project: Project, path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ProfileError(f"{project.relative(path)}: not valid YAML: {error}\n  Mend it.") from None
     return content if isinstance(content, dict) else {}
+
+
+def _rendered(value: Any) -> Any:
+    # A key for BigQuery is a mapping.
+    if isinstance(value, dict):
+        return {key: _rendered(each) for key, each in value.items()}
+    return _render(value) if isinstance(value, str) else value
 
 
 def _render(text: str) -> str:

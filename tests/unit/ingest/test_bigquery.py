@@ -8,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.api_core import exceptions
 from google.cloud.bigquery import Client
 
 from orrery.config.ingest import Files
+from orrery.execute import profile
 from orrery.ingest import bigquery, loaders
 from orrery.ingest.bigquery import BigQuery, ConflictError, RefusedError
 from orrery.ingest.bigquery_load import BigQueryLoader
@@ -23,6 +26,7 @@ from orrery.ingest.target import Target
 
 ROOT = Path(__file__).parents[3]
 SECRET = "ya29.very-secret-token"
+KEY_VARIABLE = "DBT_ENV_SECRET_COSMOS_CONN_GOOGLE_CLOUD_PLATFORM_PRIVATE_KEY"
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def test_what_is_wrong_with_a_key_is_not_shown(tmp_path: Path, monkeypatch: pyte
     for content in (None, "SECRET", json.dumps({"private_key": "SECRET", "client_email": "SECRET"})):
         if content is not None:
             key.write_text(content)
-        with pytest.raises(SetupError, match="The key file for BigQuery cannot be read") as caught:
+        with pytest.raises(SetupError, match="The key for BigQuery cannot be read") as caught:
             bigquery.connect({})
         assert "SECRET" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -107,6 +111,40 @@ def test_the_target_chooses_the_loader(tmp_path: Path, monkeypatch: pytest.Monke
     }
     monkeypatch.setenv("ORRERY_TARGET", "prod")
     assert isinstance(loaders.make_loader(target, Files(files="*.csv"), zone, ti), Loader)
+
+
+def test_a_connection_takes_the_place_of_the_settings(
+    made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files reach BigQuery as dbt does: by the connection of Airflow, if one is chosen."""
+    made_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = made_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = "loader@there.iam.gserviceaccount.com"
+    key = {"private_key": pem, "private_key_id": "1", "client_email": account, "token_uri": "http://token"}
+    extra = {"project": "there", "keyfile_dict": json.dumps(key)}
+    known = {"conn_type": "google_cloud_platform", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_BQ", json.dumps(known))
+    monkeypatch.setenv(profile.CONNECTION, "bq")
+    monkeypatch.setenv("ORRERY_BIGQUERY_LOCATION", "EU")
+    monkeypatch.setenv("ORRERY_TARGET_PATH", str(tmp_path / "target"))
+    # They are set for dbt; what is set here is forgotten afterwards.
+    for variable in ("DBT_PROFILES_DIR", KEY_VARIABLE, f"{KEY_VARIABLE}_ID"):
+        monkeypatch.setenv(variable, "")
+    profile._profile_of.cache_clear()
+    target = Target("landing", "forex_transactions", "forex.transactions", {}, ())
+    ti = SimpleNamespace(dag_id="forex", run_id="r1")
+    loader = loaders.make_loader(target, Files(files="*.csv"), LandingZone(f"file://{tmp_path}"), ti)
+    ((_, who), options) = made.pop()
+    assert (who.service_account_email, options["location"]) == (account, "EU")
+    assert isinstance(loader, BigQueryLoader)
+    assert loader._warehouse.sql_name("landing", "events") == "`there`.`landing`.`events`"
+
+    monkeypatch.setenv("AIRFLOW_CONN_BQ", json.dumps(known).replace("BEGIN", "SECRET"))
+    monkeypatch.setenv("DBT_PROFILES_DIR", "")
+    profile._profile_of.cache_clear()
+    with pytest.raises(SetupError, match="or the connection of ORRERY_WAREHOUSE_CONNECTION") as caught:
+        loaders.make_loader(target, Files(files="*.csv"), LandingZone(f"file://{tmp_path}"), ti)
+    assert "SECRET" not in str(caught.value)
 
 
 def error(kind: type[exceptions.GoogleAPICallError], reason: str, message: str) -> Exception:
