@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -263,6 +263,47 @@ def test_another_run_was_faster(landed: Landed) -> None:
         assert second._move_with_patience(staged) == []
     assert len(landed.rows("id")) == 3
     assert len(landed.ledger()) == 1
+
+
+class Late(BigQuery):
+    """Before a query of this number, somebody else does something."""
+
+    def __init__(self, client: Any, number: int, before: Callable[[], object]) -> None:
+        super().__init__(client, PROJECT)
+        self._left, self._before = number, before
+
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        self._left -= 1
+        if not self._left:
+            self._before()
+        return super().run(sql)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_two_loads_make_the_table(landed: Landed, number: int) -> None:
+    """Both find none. The one that is faster makes it, and loads; the other forgets nothing of that."""
+    content = "id,name,amount\n1,a,1\nx,b,2\n"
+    landed.block = {"files": "*.csv", "max_rejected": 1}
+    landed.land("a.csv", content)
+    late = Late(landed.server.client, number, landed.load)
+    loader = BigQueryLoader(late, landed.target, landed.spec, landed.zone, landed.run_id)
+    loader.prepare()
+    assert loader.pending(landed.zone.find("*.csv")) == []
+    assert landed.ledger() == [("a.csv", 2, 1, 0, 1)]
+    assert landed.load() == []
+    assert (landed.rows("id"), len(landed.rejected())) == ([(1,)], 1)
+
+
+def test_a_table_that_was_dropped_is_loaded_again(landed: Landed) -> None:
+    landed.block = {"files": "*.csv", "max_rejected": 1}
+    landed.land("a.csv", "id,name,amount\n1,a,1\nx,b,2\n")
+    landed.load()
+    (landed.folder / "a.csv").unlink()
+    landed.land("b.csv", GOOD)
+    landed.query(f"drop table {landed.schema}.events")
+    assert [loaded.file for loaded in landed.load()] == ["b.csv"]
+    assert landed.ledger() == [("b.csv", 3, 3, 0, 0)]
+    assert landed.rejected() == []
 
 
 def test_a_load_is_there_as_a_whole_or_not_at_all(landed: Landed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from orrery.ingest.bigquery import BigQuery, RefusedError
 from orrery.ingest.errors import IngestError
@@ -87,9 +88,9 @@ class Tables:
         target.check()
         try:
             self._warehouse.create_dataset(target.schema)
-            existing = self._warehouse.columns(target.schema, target.table)
+            existing, missing_at = self._look()
             self._check(existing)
-            self._warehouse.run(";\n".join(self._statements(is_new=not existing)))
+            self._warehouse.run(";\n".join(self._statements(missing_at)))
             if existing:
                 wanted = {**self.declared, **META}
                 self.add_columns({column: wanted[column] for column in wanted if column not in existing})
@@ -97,6 +98,16 @@ class Tables:
             raise IngestError(
                 f"source {target.source}: {error}.\n  Correct the columns of the source."
             ) from None
+
+    def _look(self) -> tuple[Mapping[str, str], datetime | None]:
+        """The columns of the table, or when it was not there."""
+        where = self.target.schema, self.target.table
+        if existing := self._warehouse.columns(*where):
+            return existing, None
+        ((now,),) = self._warehouse.run("select current_timestamp()")
+        # Once more: it may have been made between the first look and that moment.
+        existing = self._warehouse.columns(*where)
+        return existing, None if existing else now
 
     def _check(self, existing: Mapping[str, str]) -> None:
         for column, kind in self.declared.items():
@@ -107,23 +118,25 @@ class Tables:
                     f"declared as {kind}.\n  Alter the table, or drop it: its files are then loaded again."
                 )
 
-    def _statements(self, *, is_new: bool) -> list[str]:
+    def _statements(self, missing_at: datetime | None) -> list[str]:
         target = self.target
         statements = [
             f"create table if not exists {self.lock} as select current_timestamp() as taken_at",
             f"create table if not exists {self.ledger} ({_definitions(_LEDGER)})",
             f"create table if not exists {self.rejected} ({_definitions(_REJECTED)})",
         ]
-        if not is_new:
+        if missing_at is None:
             return statements
+        moment = f"timestamp '{missing_at.isoformat()}'"
         definitions = _definitions({**self.declared, **META})
         clusters = ", ".join(map(name, target.key[:_MOST_CLUSTERS]))
         cluster_by = f" cluster by {clusters}" if clusters else ""
         return [
             *statements,
-            # The table was dropped: what was once loaded into it is not there any more.
-            f"delete from {self.ledger} where table_name = {literal(target.table)}",
-            f"delete from {self.rejected} where true",
+            # The table was dropped: what was once loaded into it is not there any more. What was loaded after
+            # the look at it is: another load has made the table in the meantime.
+            f"delete from {self.ledger} where table_name = {literal(target.table)} and loaded_at < {moment}",
+            f"delete from {self.rejected} where _rejected_at < {moment}",
             f"create table if not exists {self.relation} ({definitions}){cluster_by}",
         ]
 
