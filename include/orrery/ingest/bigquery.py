@@ -47,7 +47,7 @@ class BigQuery:
 
     :param project: that of the tables
     :param labels: those of all jobs
-    :param options: of all queries, such as `maximum_bytes_billed`
+    :param options: of all queries, such as `maximum_bytes_billed`; load jobs have the timeout, too
     """
 
     def __init__(
@@ -93,7 +93,10 @@ class BigQuery:
         made = bigquery.Table(name, [bigquery.SchemaField(*column) for column in columns.items()])
         made.expires = datetime.now(UTC) + _KEPT
         config = bigquery.LoadJobConfig(
-            source_format="PARQUET", write_disposition="WRITE_EMPTY", labels=self._labels
+            source_format="PARQUET",
+            write_disposition="WRITE_EMPTY",
+            labels=self._labels,
+            job_timeout_ms=self._options.get("job_timeout_ms"),
         )
         with _told():
             self._client.create_table(made)

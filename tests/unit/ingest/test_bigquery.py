@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +182,19 @@ def test_errors_of_the_client(raised: Exception, expected: type[Exception], text
     assert text in str(caught.value)
     # Only what a right is missing for is not tried again.
     assert isinstance(caught.value, SetupError) == (expected is SetupError)
+
+
+def test_load_jobs_have_the_timeout_of_queries() -> None:
+    given: list[Any] = []
+
+    def load(*_: Any, job_config: Any, **__: Any) -> Any:
+        given.append(job_config)
+        return SimpleNamespace(result=lambda: None)
+
+    client: Any = SimpleNamespace(load_table_from_file=load, create_table=lambda _: None)
+    for options in ({}, {"job_timeout_ms": 60_000, "priority": "BATCH", "maximum_bytes_billed": 1}):
+        BigQuery(client, "tables", options=options).load(BytesIO(), "landing", "t", {"c1": "STRING"})
+    assert [config.to_api_repr().get("jobTimeoutMs") for config in given] == [None, "60000"]
 
 
 @pytest.mark.parametrize(
