@@ -248,6 +248,28 @@ def test_replace(landed: Landed) -> None:
     assert landed.ledger() == [("b.csv", 1, 1, 0, 0)]
 
 
+def test_a_refusal_of_many_files_blames_none(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces a table is one script of all files."""
+    landed.block = {"files": "*.csv", "load": "replace"}
+    for name in "abcdefg":
+        landed.land(f"{name}.csv", GOOD)
+
+    def refuse(*_: object) -> None:
+        raise RefusedError("It is too large.")
+
+    monkeypatch.setattr(BigQueryLoader, "_commit", refuse)
+    with pytest.raises(FileError) as caught:
+        landed.load()
+    assert str(caught.value) == (
+        "a.csv, b.csv, c.csv and 4 more files: BigQuery does not take them together: It is too large.\n"
+        "  Correct the files or the source, or land fewer files; nothing of them is loaded."
+    )
+    for name in "bcdefg":
+        (landed.folder / f"{name}.csv").unlink()
+    with pytest.raises(FileError, match=r"^a\.csv: BigQuery does not take it: "):
+        landed.load()
+
+
 def test_another_run_was_faster(landed: Landed) -> None:
     """Both have staged the file; the one that comes second finds out, and loads nothing."""
     landed.land("a.csv", GOOD)

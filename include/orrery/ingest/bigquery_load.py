@@ -21,6 +21,8 @@ from orrery.ingest.target import Target
 
 # How often a transaction that lost against another one is tried again, and after how many seconds.
 _TRIES, _PAUSE = 6, 5.0
+# How many files an error names.
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class BigQueryLoader(FileLoader):
                 moved[load_id] = file, rows.rows
                 statements.append(self._enter(load_id, file, rows, merge, loaded_at))
                 statements += merge.statements(loaded_at, replaces=earlier is not None)
-            with _refusals(staged[0][0].name):
+            with _refusals(*(file.name for file, _ in staged)):
                 return self._commit(before, statements, moved) if statements else []
         finally:
             for merge in typed:
@@ -194,13 +196,16 @@ class BigQueryLoader(FileLoader):
 
 
 @contextmanager
-def _refusals(file: str) -> Iterator[None]:
-    """Make a FileError of what BigQuery says of the data of a file."""
+def _refusals(*files: str) -> Iterator[None]:
+    """Make a FileError of what BigQuery says of the data of a file, or of those of several."""
     try:
         yield
     except RefusedError as error:
-        raise FileError(
-            file,
-            f"BigQuery does not take it: {error}",
-            "Correct the file or the source; nothing of the file is loaded.",
-        ) from error
+        if len(files) == 1:
+            what, fix = "does not take it", "Correct the file or the source; nothing of the file is loaded."
+        else:
+            what = "does not take them together"
+            fix = "Correct the files or the source, or land fewer files; nothing of them is loaded."
+        more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
+        shown = ", ".join(files[:_SHOWN]) + more
+        raise FileError(shown, f"BigQuery {what}: {error}", fix) from error
