@@ -11,13 +11,16 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pytest
+from google.api_core import exceptions
 from pyarrow import parquet
 
+from orrery.ingest import bigquery_load
 from orrery.ingest.bigquery import BigQuery, ConflictError, RefusedError
 from orrery.ingest.bigquery_load import BigQueryLoader
 from orrery.ingest.bigquery_staging import stage
 from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.landing import LandingZone
+from orrery.ingest.loader import Loaded
 from services.bigquery import PROJECT, BigQueryServer
 from support.hostile import ENCODINGS, LINES, Case, parquet_file
 from support.warehouse import Warehouse
@@ -268,6 +271,63 @@ def test_a_refusal_of_many_files_blames_none(landed: Landed, monkeypatch: pytest
         (landed.folder / f"{name}.csv").unlink()
     with pytest.raises(FileError, match=r"^a\.csv: BigQuery does not take it: "):
         landed.load()
+
+
+@pytest.fixture
+def kept(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Staging tables that were not removed when that was tried: the first, and the first with types."""
+    client, kept = landed.server.client, list[str]()
+    delete = client.delete_table
+
+    def delete_table(name: str, **options: Any) -> None:
+        if name.endswith("_typed") not in {each.endswith("_typed") for each in kept}:
+            kept.append(name)
+            raise exceptions.Forbidden("No right to delete.")
+        delete(name, **options)
+
+    monkeypatch.setattr(client, "delete_table", delete_table)
+    yield kept
+    for name in kept:
+        delete(name, not_found_ok=True)
+
+
+def test_staging_tables_that_cannot_be_removed(
+    landed: Landed, kept: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They expire: a load that is done does not fail for them, and the others are removed."""
+    landed.block = {"files": "*.csv", "load": "replace"}
+    landed.land("a.csv", GOOD)
+    landed.land("b.csv", GOOD)
+    assert len(landed.load()) == 2
+    told = [record.getMessage() for record in caplog.records if "until it expires" in record.getMessage()]
+    assert [each.partition(" ")[0] for each in told] == kept
+    left = {each.table_id for each in landed.server.client.list_tables(landed.schema)}
+    assert {name for name in left if "_stage_" in name} == {name.rpartition(".")[2] for name in kept}
+
+
+def test_staging_tables_that_stay_hide_no_error(landed: Landed, kept: list[str]) -> None:
+    landed.land("a.csv", "id,name,amount\nx,z,1\n")
+    with pytest.raises(FileError, match=r"^a\.csv:"):
+        landed.load()
+    assert len(kept) == 2
+
+
+def test_a_staging_table_that_stays_is_not_in_the_way_of_the_next_try(
+    landed: Landed, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, tries = BigQueryLoader._commit, list[int]()
+
+    def commit_the_second(*arguments: Any) -> list[Loaded]:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ConflictError("concurrent update")
+        return commit(*arguments)
+
+    monkeypatch.setattr(BigQueryLoader, "_commit", commit_the_second)
+    monkeypatch.setattr(bigquery_load, "_PAUSE", 0)
+    landed.land("a.csv", GOOD)
+    assert [loaded.rows for loaded in landed.load()] == [3]
+    assert (len(tries), len(kept)) == (2, 2)
 
 
 def test_another_run_was_faster(landed: Landed) -> None:

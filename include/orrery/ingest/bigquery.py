@@ -6,7 +6,8 @@ there is one place for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
@@ -17,12 +18,15 @@ from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.auth.impersonated_credentials import Credentials as Impersonated
 from google.cloud import bigquery
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.oauth2.credentials import Credentials as Token
 from google.oauth2.service_account import Credentials as ServiceAccount
 
 from orrery.config.project import Project
 from orrery.ingest.errors import IngestError, SetupError
 from orrery.manifest.profile import read_output, what_is_set
+
+log = logging.getLogger(__name__)
 
 _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
 # What stays of a load that was killed is gone after this.
@@ -102,10 +106,17 @@ class BigQuery:
             self._client.create_table(made)
             self._client.load_table_from_file(parquet, name, rewind=True, job_config=config).result()
 
-    def drop(self, dataset: str, table: str) -> None:
-        """Remove a table, if it is there."""
-        with _told():
-            self._client.delete_table(f"{self._project}.{dataset}.{table}", not_found_ok=True)
+    def discard(self, dataset: str, tables: Iterable[str]) -> None:
+        """Remove tables that expire anyway: one that cannot be removed is told of, and no error."""
+        retry: Any = DEFAULT_RETRY
+        for table in tables:
+            name = f"{self._project}.{dataset}.{table}"
+            try:
+                self._client.delete_table(name, retry=retry, not_found_ok=True)
+            except Exception as error:
+                log.warning("%s stays until it expires: %s", name, error)
+                # Where BigQuery has not answered for minutes, there may be hundreds of others.
+                retry = None
 
 
 def connect(labels: Mapping[str, str]) -> BigQuery:

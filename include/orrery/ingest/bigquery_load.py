@@ -77,8 +77,7 @@ class BigQueryLoader(FileLoader):
                 staged.append((file, rows))
             yield staged
         finally:
-            for table in tables:
-                self._warehouse.drop(dataset, table)
+            self._warehouse.discard(dataset, tables)
 
     def _move_with_patience(self, staged: list[tuple[LandingFile, Staged]]) -> list[Loaded]:
         for attempt in range(1, _TRIES):
@@ -123,8 +122,7 @@ class BigQueryLoader(FileLoader):
             with _refusals(*(file.name for file, _ in staged)):
                 return self._commit(before, statements, moved) if statements else []
         finally:
-            for merge in typed:
-                merge.clear()
+            self._warehouse.discard(self._target.schema, [merge.table for merge in typed])
 
     def _commit(
         self, before: str, statements: list[str], moved: dict[str, tuple[LandingFile, int]]

@@ -56,7 +56,8 @@ class Field:
 class FileMerge:
     """One staged file: its rows with types, and the statements that move them in a transaction.
 
-    Its columns are `_row`, `_line`, `_why` (None for good rows), `_content` and the values `v1`, `v2`, ...
+    `prepare` makes `table`, which its caller removes; its columns are `_row`, `_line`, `_why` (None for good
+    rows), `_content` and the values `v1`, `v2`, ...
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class FileMerge:
         self._warehouse, self._tables, self._spec, self._file = warehouse, tables, spec, file
         self._staged, self._run_id = staged, run_id
         self._source_id = literal(file.source_id(tables.target.source))
-        self._typed = warehouse.sql_name(tables.target.schema, f"{staged.table}_typed")
+        self.table = f"{staged.table}_typed"
+        self._typed = warehouse.sql_name(tables.target.schema, self.table)
         self._fields: list[Field] = []
         self._kinds: Mapping[str, str] = {}
         self.rejected = 0
@@ -95,10 +97,6 @@ class FileMerge:
         if not is_allowed(self._spec, self.rejected, self._staged.rows):
             shown = [(line, why) for _, line, why in bad]
             raise too_many(self._file, self._spec, self.rejected, self._staged.rows, shown)
-
-    def clear(self) -> None:
-        """Remove the rows with types."""
-        self._warehouse.drop(self._tables.target.schema, f"{self._staged.table}_typed")
 
     def statements(self, loaded_at: str, *, replaces: bool) -> list[str]:
         """What is done in the transaction, after the line in the ledger."""
@@ -139,7 +137,7 @@ class FileMerge:
         columns = ["_row", "_line", f"{why} as _why", f"{self._content} as _content", *values]
         stage = self._warehouse.sql_name(self._tables.target.schema, self._staged.table)
         return (
-            f"create table {self._typed}"
+            f"create or replace table {self._typed}"
             " options (expiration_timestamp = timestamp_add(current_timestamp(), interval 1 day))"
             f" as select {', '.join(columns)} from {stage}"
         )
