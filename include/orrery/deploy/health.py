@@ -13,6 +13,8 @@ import urllib.request
 from typing import Any
 
 _SECONDS = 5
+# By no proxy: Docker may name one to all containers, and it does not know where they are.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # Their answer is their status, 200 or another one, and nothing more.
 _PAGES = {"scheduler": "http://127.0.0.1:8974/health", "flower": "http://127.0.0.1:5555/healthcheck"}
 # Celery's workers serve the logs of their tasks there, from a process of their own main process.
@@ -28,7 +30,7 @@ def problem(component: str) -> str | None:
             socket.create_connection(("127.0.0.1", _WORKER_PORT), timeout=_SECONDS).close()
             return None
         if component in _PAGES:
-            urllib.request.urlopen(_PAGES[component], timeout=_SECONDS).close()
+            _OPENER.open(_PAGES[component], timeout=_SECONDS).close()
             return None
         report = _get(f"{_api_server()}/api/v2/monitor/health")
     except (OSError, ValueError) as error:
@@ -42,7 +44,7 @@ def _api_server() -> str:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+    with _OPENER.open(url, timeout=_SECONDS) as response:
         return json.load(response)
 
 
