@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
@@ -26,7 +27,8 @@ class AirflowApi:
     def __init__(self, url: str, username: str, password: str) -> None:
         self.url = url.rstrip("/")
         self._credentials = {"username": username, "password": password}
-        self._http = httpx.Client(timeout=60.0)
+        # A proxy of the environment is for other machines, and must not see the password of this one.
+        self._http = httpx.Client(timeout=60.0, trust_env=not _is_loopback(url))
 
     def __enter__(self) -> AirflowApi:
         return self
@@ -179,6 +181,15 @@ class AirflowApi:
         if not response.is_success:
             raise ApiError(f"{self.url}: Airflow refused the log-in: {_detail(response)}")
         self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+
+def _is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _detail(response: httpx.Response) -> str:

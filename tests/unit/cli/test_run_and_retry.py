@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from orrery.cli.airflow_api import AirflowApi
@@ -292,6 +294,35 @@ def test_an_airflow_that_does_not_answer(airflow: Airflow) -> None:
         api.dag("shop")
     assert "Airflow does not answer" in str(caught.value)
     assert "./orrery status" in str(caught.value)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the proxy that the environment names, for all addresses."""
+
+    def set_proxy(url: str) -> None:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setenv("HTTP_PROXY", url)
+
+    return set_proxy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_gets_the_password_of_this_machine(
+    airflow: Airflow, proxy: Callable[[str], None], host: str
+) -> None:
+    proxy("http://127.0.0.1:1")
+    url = airflow.url.replace("127.0.0.1", host)
+    with AirflowApi(url, "admin", "secret") as api:
+        assert api.dag("shop")
+
+
+def test_an_airflow_elsewhere_is_reached_by_the_proxy(airflow: Airflow, proxy: Callable[[str], None]) -> None:
+    proxy(airflow.url)
+    with AirflowApi("http://airflow.example.com", "admin", "secret") as api:
+        assert api.dag("shop")
 
 
 def test_what_airflow_does_not_know(airflow: Airflow) -> None:
