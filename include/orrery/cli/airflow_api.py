@@ -16,17 +16,24 @@ Json = dict[str, Any]
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
+LOCAL_ADVICE = "See ./orrery status and ./orrery logs api-server"
+REMOTE_ADVICE = "See whether it runs, and whether the address of --remote and the proxy, if any, are right."
+
 
 class ApiError(OrreryError):
     """Airflow refused a request or cannot be reached."""
 
 
 class AirflowApi:
-    """A client of one Airflow; a context manager, because it keeps connections open."""
+    """A client of one Airflow; a context manager, because it keeps connections open.
 
-    def __init__(self, url: str, username: str, password: str) -> None:
+    :param advice: what to do when it does not answer
+    """
+
+    def __init__(self, url: str, username: str, password: str, *, advice: str = LOCAL_ADVICE) -> None:
         self.url = url.rstrip("/")
         self._credentials = {"username": username, "password": password}
+        self._advice = advice
         # A proxy of the environment is for other machines, and must not see the password of this one.
         self._http = httpx.Client(timeout=60.0, trust_env=not _is_loopback(url))
 
@@ -169,8 +176,7 @@ class AirflowApi:
                 response = self._http.request(method, f"{self.url}/api/v2{path}", json=body, headers=headers)
         except httpx.HTTPError as error:
             raise ApiError(
-                f"{self.url}: Airflow does not answer: {str(error) or type(error).__name__}\n"
-                "  See ./orrery status and ./orrery logs api-server"
+                f"{self.url}: Airflow does not answer: {str(error) or type(error).__name__}\n  {self._advice}"
             ) from None
         if response.is_success or response.status_code in allow:
             return response

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from orrery.cli.airflow_api import AirflowApi, Json
+from orrery.cli.airflow_api import REMOTE_ADVICE, AirflowApi, Json
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
@@ -83,7 +83,8 @@ def airflow_of(project: Project, console: Console, remote: str | None) -> Iterat
             f"The log-in to {remote} needs the environment variable {PASSWORD} (and {USERNAME}; by default "
             "admin).\n  docker-compose.yml's is ORRERY_ADMIN_PASSWORD in .env."
         )
-    with AirflowApi(remote, os.environ.get(USERNAME, "admin"), password) as api:
+    username = os.environ.get(USERNAME, "admin")
+    with AirflowApi(remote, username, password, advice=REMOTE_ADVICE) as api:
         yield api
 
 

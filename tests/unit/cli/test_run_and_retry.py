@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from orrery.cli import session
 from orrery.cli.airflow_api import AirflowApi
 from orrery.config.errors import OrreryError
 from unit.cli.airflow import Airflow, task
@@ -294,6 +295,15 @@ def test_an_airflow_that_does_not_answer(airflow: Airflow) -> None:
         api.dag("shop")
     assert "Airflow does not answer" in str(caught.value)
     assert "./orrery status" in str(caught.value)
+
+
+def test_a_remote_airflow_that_does_not_answer(orrery: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(session.PASSWORD, "secret")
+    for command in (("run", "shop"), ("retry", "shop", "--failed")):
+        result = orrery(*command, "--remote", "http://127.0.0.1:1")
+        assert "http://127.0.0.1:1: Airflow does not answer" in str(result.exception)
+        assert "the address of --remote" in str(result.exception)
+        assert "./orrery" not in str(result.exception)
 
 
 @pytest.fixture
