@@ -60,7 +60,13 @@ ONLY = {
     # Files are loaded into the warehouse that dbt's target is.
     ("ingest", "manifest"): {"orrery.manifest.profile"},
     ("ingest", "plan"): {"orrery.plan.model", "orrery.plan.objects"},
-    ("ingest", "execute"): {"orrery.execute.entry", "orrery.execute.results"},
+    # They get there as dbt does: by the profile of a connection, which lies in the folder of the run.
+    ("ingest", "execute"): {
+        "orrery.execute.entry",
+        "orrery.execute.profile",
+        "orrery.execute.results",
+        "orrery.execute.run_folder",
+    },
     ("publish", "manifest"): {
         "orrery.manifest.dbt",
         "orrery.manifest.packages",
