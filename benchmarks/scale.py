@@ -40,7 +40,7 @@ PIPELINES = 10
 OTHERS = "other processes"
 ROWS = 1000
 # The share from which on something is called the limit.
-FULL = 0.9
+FULL = 0.85
 POLL_SECONDS = 1.0
 PARSE_SECONDS = 180
 READY_SECONDS = 120

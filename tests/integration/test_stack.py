@@ -20,7 +20,7 @@ import psutil
 import psycopg2
 import pytest
 
-from orrery.local import ComponentStatus, Stack, StackError, StackInfo, health, processes
+from orrery.local import ComponentStatus, Stack, StackError, StackInfo, health, processes, watch
 from orrery.local.layout import COMPONENTS, Layout
 from orrery.local.ports import find_free
 from orrery.local.state import load_secrets
@@ -262,6 +262,23 @@ def test_killed_component_is_restarted_and_reported(name: str, first: StackInfo,
     assert after.restarts == before.restarts + 1
     assert after.last_exit is not None
     assert "SIGKILL" in after.last_exit
+    wait_for("the stack is well again", lambda: well(first), 60)
+    assert run_trial(first) == "success"
+
+
+@pytest.mark.parametrize("name", ["scheduler", "triggerer"])
+def test_part_that_does_nothing_is_started_anew(
+    name: str, first: StackInfo, stack: Stack, project: Path
+) -> None:
+    layout, patience = Layout.of(project), 12.0
+    wait_for("all are heard of", lambda: not watch.look(layout, {}, patience))
+    pid = component(stack, name).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(f"{name} is silent", lambda: watch.look(layout, {}, patience).get(name) == pid)
+    assert psutil.Process(pid).status() == psutil.STATUS_STOPPED, "not at the first look"
+    watch.look(layout, {name: pid}, patience)
+    wait_for(f"{name} is started anew", lambda: component(stack, name).pid not in (None, pid))
     wait_for("the stack is well again", lambda: well(first), 60)
     assert run_trial(first) == "success"
 

@@ -66,6 +66,20 @@ def unhealthy(port: int, since: float) -> dict[str, str]:
     return found
 
 
+def heartbeats(port: int) -> dict[str, float]:
+    """When each part was last heard of, in seconds since the epoch; empty without a database.
+
+    Raises OSError.
+    """
+    _, report = request(port, "GET", "/api/v2/monitor/health", seconds=30)
+    if not isinstance(report, dict) or (report.get("metadatabase") or {}).get("status") != "healthy":
+        return {}
+    return {
+        component: _heartbeat((report.get(name) or {}).get(f"latest_{name}_heartbeat"))
+        for component, name in _REPORTED.items()
+    }
+
+
 def _heartbeat(text: object) -> float:
     try:
         return datetime.fromisoformat(str(text)).timestamp()

@@ -18,6 +18,7 @@ TRIGGERER: Final = "triggerer"
 AIRFLOW_COMPONENTS: Final = (API_SERVER, SCHEDULER, "dag-processor", TRIGGERER)
 COMPONENTS: Final = (POSTGRES, *AIRFLOW_COMPONENTS)
 SUPERVISOR: Final = "supervisor"
+WATCH: Final = "watch"  # looks whether the others do something
 WORKER: Final = "worker"  # of Celery; it is started beside the stack
 SETUP: Final = "setup"  # one-off work of `up`: initdb, the migration
 HOST: Final = "127.0.0.1"
@@ -109,8 +110,8 @@ class Layout:
         return self.run / "supervisord.pid"
 
     def log(self, component: str) -> Path:
-        """The log file of a component, of `supervisor` or of `setup`. An unknown name: StackError."""
-        known = (*COMPONENTS, SUPERVISOR, SETUP)
+        """The log file of a component, of `supervisor`, `watch` or `setup`. An unknown name: StackError."""
+        known = (*COMPONENTS, SUPERVISOR, WATCH, SETUP)
         if component not in known:
             near = difflib.get_close_matches(component, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""

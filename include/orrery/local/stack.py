@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from orrery.local import environment, history, postgres, processes, startup
 from orrery.local.errors import StackError, explained
-from orrery.local.layout import COMPONENTS, HOST, SUPERVISOR, Layout
+from orrery.local.layout import COMPONENTS, HOST, SUPERVISOR, WATCH, Layout
 from orrery.local.shutdown import stop
 from orrery.local.state import Saved, Secrets, load_saved, load_secrets, locked
 from orrery.local.supervisor import Supervisor
@@ -107,7 +107,7 @@ class Stack:
 
     def log_files(self, component: str | None = None) -> list[Path]:
         """The existing log files of one component, or of all; rotated ones are left out."""
-        names = (*COMPONENTS, SUPERVISOR) if component is None else (component,)
+        names = (*COMPONENTS, SUPERVISOR, WATCH) if component is None else (component,)
         return [path for path in map(self._layout.log, names) if path.exists()]
 
     def dbt_env(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ from orrery.local.layout import (
     POSTGRES,
     SETUP,
     SUPERVISOR,
+    WATCH,
     Layout,
     write_private,
 )
@@ -157,7 +158,7 @@ def _complete(
         what = f"the databases cannot be set up: {str(error).strip()}"
         raise with_log(what, layout.log(POSTGRES), "see the last lines above, then ./orrery up") from error
     report("starting Airflow")
-    for name in AIRFLOW_COMPONENTS:
+    for name in (*AIRFLOW_COMPONENTS, WATCH):
         running.start(name)
     all_new = len(restarted) == len(AIRFLOW_COMPONENTS)
     _wait_healthy(layout, saved, keys, deaths, since if all_new else 0)

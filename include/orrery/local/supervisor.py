@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from orrery.local.errors import StackError, tail, with_log
-from orrery.local.layout import COMPONENTS, POSTGRES, SUPERVISOR, Layout
+from orrery.local.layout import COMPONENTS, POSTGRES, SUPERVISOR, WATCH, Layout
+from orrery.local.processes import COMPONENT
 
 ACTIVE: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 # 104 bytes is the shorter limit (macOS), and supervisord appends its pid while it creates the socket.
@@ -58,6 +59,18 @@ stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 3
 """
 
+_WATCH = """
+[eventlistener:{name}]
+command = {command}
+events = TICK_60
+autorestart = true
+startretries = 1000000
+environment = {component}="{name}"
+stderr_logfile = {log}
+stderr_logfile_maxbytes = 1MB
+stderr_logfile_backups = 1
+"""
+
 
 def _quoted(path: object) -> str:
     return str(path).replace("%", "%%")
@@ -75,17 +88,26 @@ def render(layout: Layout, control_socket: str) -> str:
         user="user = root\n" if os.geteuid() == 0 else "",
         socket=_quoted(control_socket),
     )
+    text += _WATCH.format(
+        name=WATCH,
+        component=COMPONENT,
+        command=_command("orrery.local.watch"),
+        log=_quoted(layout.log(WATCH)),
+    )
     for name in COMPONENTS:
-        command = shlex.join([sys.executable, "-P", "-m", "orrery.local.component", name])
         text += _PROGRAM.format(
             name=name,
-            command=_quoted(command),
+            command=_command("orrery.local.component", name),
             startsecs=1 if name == POSTGRES else 5,
             # To PostgreSQL INT is "fast shutdown". Each gets it alone and tells its own children.
             stopsignal="INT" if name == POSTGRES else "TERM",
             log=_quoted(layout.log(name)),
         )
     return text
+
+
+def _command(module: str, *arguments: str) -> str:
+    return _quoted(shlex.join([sys.executable, "-P", "-m", module, *arguments]))
 
 
 def socket_path(layout: Layout, remembered: str | None) -> str:
