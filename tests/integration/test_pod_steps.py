@@ -190,23 +190,30 @@ def test_a_refusal_is_for_good(cluster: KubernetesServer, monkeypatch: pytest.Mo
         runner(Heard()).run({A: 1})
 
 
-def test_the_pod_of_a_lost_try_goes_first(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["", "its machine is lost"])
+def test_the_pod_of_a_lost_try_goes_first(
+    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
     does(monkeypatch, HOLD)
-    lost = runner(Heard())
+    first = runner(Heard())
 
-    def lose() -> None:
+    def lose_it() -> None:
         with pytest.raises(AirflowException):
-            lost.run({A: 1})
+            first.run({A: 1})
 
-    thread = threading.Thread(target=lose)
+    thread = threading.Thread(target=lose_it)
     thread.start()
     wait_for("the first pod runs", lambda: cluster.running, 60)
-    [first] = cluster.running
+    [pod] = cluster.running
+    if lost:
+        # Nobody ends it, but it is in nobody's way.
+        cluster.pods["default", pod].lost = True
+        monkeypatch.setattr(pod_module, "_DELETION", 1.0)
     does(monkeypatch, GREEN, END)
     heard = Heard()
     runner(heard).run({A: 2})
     assert heard.updates[-1].state is NodeState.SUCCESS
-    assert cluster.deleted[0] == first
+    assert cluster.deleted[0] == pod
     thread.join(60)
 
 
@@ -249,30 +256,6 @@ def test_a_pod_whose_machine_is_lost_is_given_up(
     # Another try may succeed, and nothing is in its way.
     assert not isinstance(failure, AirflowFailException)
     assert cluster.pods == {}
-
-
-def test_a_pod_that_a_lost_machine_keeps_is_in_nobodys_way(
-    cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    does(monkeypatch, HOLD)
-    first = runner(Heard())
-
-    def lose_it() -> None:
-        with pytest.raises(AirflowException):
-            first.run({A: 1})
-
-    thread = threading.Thread(target=lose_it)
-    thread.start()
-    wait_for("the first pod runs", lambda: cluster.running, 60)
-    [kept] = cluster.running
-    cluster.pods["default", kept].lost = True
-    monkeypatch.setattr(pod_module, "_DELETION", 1.0)
-    does(monkeypatch, GREEN, END)
-    heard = Heard()
-    runner(heard).run({A: 2})
-    assert heard.updates[-1].state is NodeState.SUCCESS
-    assert cluster.deleted[0] == kept
-    thread.join(60)
 
 
 def test_an_image_that_is_not_there(cluster: KubernetesServer) -> None:
