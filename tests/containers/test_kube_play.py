@@ -45,7 +45,14 @@ def podman(*arguments: str, check: bool = True, given: str | None = None) -> str
     :param given: its input
     """
     done = subprocess.run(
-        ["podman", *arguments], capture_output=True, text=True, timeout=300, check=False, input=given
+        ["podman", *arguments],
+        # `kube play` would take a file of the image's name, such as the launcher, for what to build it from.
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        input=given,
     )
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout + (done.stderr if arguments[0] == "logs" else "")
