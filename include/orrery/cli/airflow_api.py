@@ -28,10 +28,14 @@ class AirflowApi:
     """A client of one Airflow; a context manager, because it keeps connections open.
 
     :param advice: what to do when it does not answer
+    :param options: what Orrery's commands need, beside their own arguments, to reach it
     """
 
-    def __init__(self, url: str, username: str, password: str, *, advice: str = LOCAL_ADVICE) -> None:
+    def __init__(
+        self, url: str, username: str, password: str, *, advice: str = LOCAL_ADVICE, options: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
+        self.options = options
         self._credentials = {"username": username, "password": password}
         self._advice = advice
         # A proxy of the environment is for other machines, and must not see the password of this one.

@@ -64,7 +64,7 @@ def run(
             if not unpause:
                 raise OrreryError(
                     f"{pipeline} is paused in Airflow; a run would wait for ever.\n"
-                    f"  ./orrery run {pipeline} --unpause"
+                    f"  ./orrery run {pipeline} --unpause{api.options}"
                 )
             api.unpause(pipeline)
         if with_stand_ins:
@@ -102,7 +102,7 @@ def retry(
         dag_of(api, project, pipeline, remote)
         earlier = api.run(pipeline, run_id) if run_id else api.latest_run(pipeline)
         if earlier is None:
-            raise OrreryError(f"{pipeline} has never run.\n  ./orrery run {pipeline}")
+            raise OrreryError(f"{pipeline} has never run.\n  ./orrery run {pipeline}{api.options}")
         run_id = str(earlier["dag_run_id"])
         tasks = api.task_instances(pipeline, run_id)
         choice = _failed(tasks) if model is None else _one(tasks, model, downstream)

@@ -84,7 +84,8 @@ def airflow_of(project: Project, console: Console, remote: str | None) -> Iterat
             "admin).\n  docker-compose.yml's is ORRERY_ADMIN_PASSWORD in .env."
         )
     username = os.environ.get(USERNAME, "admin")
-    with AirflowApi(remote, username, password, advice=REMOTE_ADVICE) as api:
+    options = f" --remote {remote}"
+    with AirflowApi(remote, username, password, advice=REMOTE_ADVICE, options=options) as api:
         yield api
 
 

@@ -54,7 +54,7 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
     console.print(f"Graph: {api.run_url(dag_id, run_id)}", highlight=False, soft_wrap=True)
     if failed:
         console.print("After mending it, run the failed nodes and what waits for them:", highlight=False)
-        console.print(f"  ./orrery retry {dag_id} --failed", highlight=False)
+        console.print(f"  ./orrery retry {dag_id} --failed{api.options}", highlight=False, soft_wrap=True)
     return succeeded
 
 

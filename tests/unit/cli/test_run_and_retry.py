@@ -306,6 +306,19 @@ def test_a_remote_airflow_that_does_not_answer(orrery: Command, monkeypatch: pyt
         assert "./orrery" not in str(result.exception)
 
 
+def test_advice_for_a_remote_airflow_leads_there(
+    orrery: Command, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(session.PASSWORD, "secret")
+    there = ("--remote", airflow.url)
+    airflow.states, airflow.outcome = [STATES], "failed"
+    assert f"./orrery retry shop --failed --remote {airflow.url}\n" in orrery("run", "shop", *there).output
+    assert airflow.dag
+    airflow.dag["is_paused"] = True
+    paused = orrery("run", "shop", *there).exception
+    assert str(paused).endswith(f"\n  ./orrery run shop --unpause --remote {airflow.url}")
+
+
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the proxy that the environment names, for all addresses."""
