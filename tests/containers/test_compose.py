@@ -29,8 +29,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("dags", "dbt", "include", "LICENSE", "Dockerfile", ".dockerignore", "docker-compose.yml")
-LISTS = ("requirements.txt", "requirements.lock")
+PARTS = (
+    *("dags", "dbt", "include", "LICENSE", "requirements.txt", "requirements.lock"),
+    *("Dockerfile", ".dockerignore", "docker-compose.yml"),
+)
 NAME = "orrery-test"
 # A worker that is lost is noticed soon; the default is a minute and a half.
 OVERRIDE = """\
@@ -48,7 +50,7 @@ class Containers:
     """The services of docker-compose.yml in a copy of the project."""
 
     def __init__(self, root: Path) -> None:
-        for part in (*PARTS, *LISTS):
+        for part in PARTS:
             source = ROOT / part
             if source.is_dir():
                 ignored = shutil.ignore_patterns("__pycache__", "target", "logs")

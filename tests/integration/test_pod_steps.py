@@ -139,20 +139,25 @@ def test_a_task_of_which_the_log_tells_nothing_is_given_back(
     }
 
 
-def test_news_come_while_the_pod_runs(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    does(monkeypatch, GREEN, HOLD)
-    heard = Heard()
-    made = runner(heard)
-    failures: list[BaseException] = []
+def in_background(made: Any, tries: dict[str, int]) -> tuple[threading.Thread, list[AirflowException]]:
+    """A try that goes on beside the test, and a list for what it fails with."""
+    failures: list[AirflowException] = []
 
     def run() -> None:
         try:
-            made.run({A: 1, B: 1})
+            made.run(tries)
         except AirflowException as error:
             failures.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
+    return thread, failures
+
+
+def test_news_come_while_the_pod_runs(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    does(monkeypatch, GREEN, HOLD)
+    heard = Heard()
+    thread, failures = in_background(runner(heard), {A: 1, B: 1})
     wait_for("the task has ended", lambda: len(heard.updates) == 2, 60)
     assert len(cluster.running) == 1
     # Its machine is short of memory.
@@ -195,14 +200,7 @@ def test_the_pod_of_a_lost_try_goes_first(
     cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, *, lost: bool
 ) -> None:
     does(monkeypatch, HOLD)
-    first = runner(Heard())
-
-    def lose_it() -> None:
-        with pytest.raises(AirflowException):
-            first.run({A: 1})
-
-    thread = threading.Thread(target=lose_it)
-    thread.start()
+    thread, failures = in_background(runner(Heard()), {A: 1})
     wait_for("the first pod runs", lambda: cluster.running, 60)
     [pod] = cluster.running
     if lost:
@@ -215,9 +213,10 @@ def test_the_pod_of_a_lost_try_goes_first(
     assert heard.updates[-1].state is NodeState.SUCCESS
     assert cluster.deleted[0] == pod
     thread.join(60)
+    assert len(failures) == 1
 
 
-def lose(cluster: KubernetesServer, *, evicted: bool = False) -> None:
+def lose(cluster: KubernetesServer, *, evicted: bool) -> None:
     """Have the machine of the one pod go; `evicted`: the cluster has noticed."""
     [pod] = cluster.pods.values()
     pod.lost, pod.terminating, pod.grace = True, evicted, 0
@@ -235,17 +234,9 @@ def test_a_pod_whose_machine_is_lost_is_given_up(
     monkeypatch.setattr(pod_module, "_LOST", 1.0 if evicted else -55.0)
     monkeypatch.setattr(pod_module, "_SILENCE", (10, 0.3))
     does(monkeypatch, GREEN, HOLD)
-    heard, failures = Heard(), []
+    heard = Heard()
     made = runner(heard, DbtPods(timeout=timedelta(hours=1 if evicted else 0, seconds=1)))
-
-    def run() -> None:
-        try:
-            made.run({A: 1, B: 1})
-        except AirflowException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    thread, failures = in_background(made, {A: 1, B: 1})
     wait_for("the task has ended", lambda: len(heard.updates) == 2 or failures, 60)
     if cluster.pods:
         lose(cluster, evicted=evicted)

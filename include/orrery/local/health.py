@@ -61,7 +61,7 @@ def unhealthy(port: int, since: float) -> dict[str, str]:
         entry = report.get(name) or {}
         if entry.get("status") != "healthy":
             found[component] = f"reports {entry.get('status') or 'nothing'}"
-        elif _heartbeat(entry.get(f"latest_{name}_heartbeat")) < since:
+        elif _heartbeat(report, name) < since:
             found[component] = "has not reported yet"
     return found
 
@@ -74,15 +74,13 @@ def heartbeats(port: int) -> dict[str, float]:
     _, report = request(port, "GET", "/api/v2/monitor/health", seconds=30)
     if not isinstance(report, dict) or (report.get("metadatabase") or {}).get("status") != "healthy":
         return {}
-    return {
-        component: _heartbeat((report.get(name) or {}).get(f"latest_{name}_heartbeat"))
-        for component, name in _REPORTED.items()
-    }
+    return {component: _heartbeat(report, name) for component, name in _REPORTED.items()}
 
 
-def _heartbeat(text: object) -> float:
+def _heartbeat(report: dict[str, Any], name: str) -> float:
+    found = (report.get(name) or {}).get(f"latest_{name}_heartbeat")
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
+        return datetime.fromisoformat(str(found)).timestamp()
     except ValueError:
         return 0.0
 

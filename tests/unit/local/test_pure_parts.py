@@ -17,7 +17,7 @@ import pytest
 
 from orrery.local import Stack, StackError, environment, errors, history, ports, processes, settings
 from orrery.local import supervisor as control
-from orrery.local.layout import COMPONENTS, WORKER, Layout, write_private
+from orrery.local.layout import COMPONENTS, WATCH, WORKER, Layout, write_private
 from orrery.local.state import (
     Saved,
     Secrets,
@@ -248,6 +248,9 @@ def test_supervisord_never_gives_up_and_holds_no_secret(layout: Layout) -> None:
         assert program["autorestart"] == "true"
         assert int(program["startretries"]) >= 100_000
         assert program["command"].endswith(f"orrery.local.component {name}")
+    listener = parser[f"eventlistener:{WATCH}"]
+    assert (listener["autorestart"], listener["events"]) == ("true", "TICK_60")
+    assert listener["command"].endswith("orrery.local.watch")
     assert parser["unix_http_server"]["chmod"] == "0600"
     assert "inet_http_server" not in parser
 
