@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +18,7 @@ import psutil
 import psycopg2
 import pytest
 
-from orrery.local import processes
+from orrery.local import health, processes
 from support import trial
 from support.airflow import Json, moment
 from support.live import Live, own_stack
@@ -317,6 +318,10 @@ def test_killed_database_fails_only_what_ran(stack: Live) -> None:
     with midway(stack) as half:
         kill(stack, "postgres")
         half.release()
+        # Each part does more than to see that the database is back, or else is started anew: in 3 minutes.
+        since = time.time() + 10
+        port = stack.info.api_port
+        wait_for("all goes on", lambda: not health.unhealthy(port, since), SECONDS)
         if ended(stack, FAULTS, half.run_id) == "failed":
             tasks = stack.airflow.tasks(FAULTS, half.run_id)
             failed = {task_id for task_id, task in tasks.items() if task["state"] == "failed"}
