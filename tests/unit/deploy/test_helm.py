@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from airflow.cli.cli_parser import get_parser
@@ -22,34 +23,44 @@ from orrery.config.dbt_pods import IMAGE_VARIABLE
 from orrery.deploy import health
 from orrery.deploy.settings import settings
 from orrery.execute import task_instances
+from services.kubernetes_checks import VERSION as KUBERNETES_VERSION
+from support import chart
 
-ROOT = Path(__file__).resolve().parents[3]
-HELM = ROOT / "include" / "deploy" / "helm"
 FILES = ("values.yaml", "git-sync.yaml")
 # The page Data products of the api-server needs it, as do workers that run dbt.
 PASSWORD_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_PASSWORD"
-CHART_FOLDER = "ORRERY_TEST_AIRFLOW_CHART"
 # The keys that we use of the chart's values.yaml, version 1.22.0 (chart/ of github.com/apache/airflow). Below
 # those that end with * everything is for Kubernetes or for Airflow.
-CHART = "1.22.0"
+VERSION = "1.22.0"
 PARTS = ("dagProcessor", "scheduler", "triggerer", "workers.celery")
+WITHOUT_TOKEN = ("apiServer", "dagProcessor", "migrateDatabaseJob", "redis")
 PROBES = (
     *(f"{part}.livenessProbe" for part in PARTS),
     *("apiServer.startupProbe", "scheduler.startupProbe"),
 )
 KNOWN = {
     *("airflowHome", "airflowVersion", "config.*", "env.*", "executor", "extraEnvFrom"),
+    *("allowPodLaunching", "enableBuiltInSecretEnvVars.AIRFLOW_CONN_AIRFLOW_DB"),
     *("apiSecretKeySecretName", "data.metadataSecretName", "fernetKeySecretName", "jwtSecretName"),
     *("fullnameOverride", "gid", "uid"),
     *("apiServer.extraInitContainers.*", "apiServer.extraVolumeMounts.*", "apiServer.extraVolumes.*"),
-    *("apiServer.env.*", "apiServer.replicas", "dagProcessor.env.*", "triggerer.env.*"),
+    *(
+        "apiServer.env.*",
+        "apiServer.allowPodLogReading",
+        "apiServer.replicas",
+        "dagProcessor.env.*",
+        "triggerer.env.*",
+    ),
     *(f"{part}.resources.*" for part in ("apiServer", "dagProcessor", "migrateDatabaseJob", "scheduler")),
     *("triggerer.resources.*", "workers.celery.resources.*"),
     *("createUserJob.enabled", "dagProcessor.enabled", "migrateDatabaseJob.enabled", "triggerer.enabled"),
     *("postgresql.enabled", "redis.enabled", "statsd.enabled", "scheduler.replicas"),
     *("dags.mountPath", "dags.persistence.enabled"),
-    *(f"dags.gitSync.{key}" for key in ("credentialsSecret", "depth", "enabled", "period", "ref", "repo")),
-    "dags.gitSync.subPath",
+    *(f"dags.gitSync.{key}" for key in ("branch", "credentialsSecret", "depth", "enabled", "period", "ref")),
+    *("dags.gitSync.repo", "dags.gitSync.subPath"),
+    *(f"{part}.resources.*" for part in ("dags.gitSync", "redis")),
+    *("dags.gitSync.securityContexts.container.*", "redis.securityContexts.*"),
+    *(f"{part}.serviceAccount.automountServiceAccountToken" for part in WITHOUT_TOKEN),
     *(f"images.airflow.{key}" for key in ("pullPolicy", "repository", "tag")),
     *("logs.persistence.enabled", "logs.persistence.size", "triggerer.persistence.enabled"),
     *("securityContexts.pod.*", "securityContexts.containers.*"),
@@ -70,6 +81,7 @@ KNOWN = {
     ),
     "workers.celery.terminationGracePeriodSeconds",
 }
+BOTH = pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
 # What Airflow needs in a cluster beside what the image says.
 OF_CLUSTER = {
     ("logging", "base_log_folder"),
@@ -81,7 +93,7 @@ OF_CLUSTER = {
 
 
 def read(name: str) -> Any:
-    return yaml.safe_load((HELM / name).read_bytes())
+    return yaml.safe_load((chart.HELM / name).read_bytes())
 
 
 def paths(values: Any, path: str = "") -> Iterator[str]:
@@ -217,7 +229,7 @@ def all_of(files: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
+@BOTH
 def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
     values = all_of(files)
     env = {each["name"]: each["value"] for each in values["env"]}
@@ -227,12 +239,13 @@ def test_what_parts_find_in_their_environment(files: tuple[str, ...]) -> None:
     assert env["AIRFLOW_CONFIG"] == f"{values['airflowHome']}/airflow.cfg"
     assert "namespace=orrery" in env["AIRFLOW_CONN_KUBERNETES_DEFAULT"]
     assert values["fullnameOverride"] in env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
-    # No password in plain text, and none that they cannot do without.
+    # No password in plain text.
     for part in (values["apiServer"], values["workers"]["celery"]):
         given = [each for each in part["env"] if each["name"] != "ORRERY_PROJECT_DIR"]
         secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in given}
         assert PASSWORD_VARIABLE in secrets
-        assert all(secret["optional"] for secret in secrets.values())
+        # The chart leaves out anything else, such as `optional`.
+        assert all(secret.keys() == {"name", "key"} for secret in secrets.values())
 
 
 def test_only_parts_that_have_the_folder_of_git_look_for_the_project_there() -> None:
@@ -289,22 +302,113 @@ def test_the_api_server_may_write_its_passwords(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("files", [FILES[:1], FILES], ids=["image", "git-sync"])
-def test_the_whole_schema_of_the_chart(files: tuple[str, ...]) -> None:
-    folder = os.environ.get(CHART_FOLDER)
-    if not folder:
-        pytest.skip(
-            f"set {CHART_FOLDER} to the folder of Airflow's chart, such as that of `helm pull --untar`"
-        )
-    chart = yaml.safe_load(Path(folder, "Chart.yaml").read_bytes())
-    schema = json.loads(Path(folder, "values.schema.json").read_bytes())
-    values = yaml.safe_load(Path(folder, "values.yaml").read_bytes())
+def test_git_sync_takes_one_branch() -> None:
+    """The chart gives it `branch` and `ref`; it takes the branch, which is one of Airflow's by default."""
+    git = read("git-sync.yaml")["dags"]["gitSync"]
+    assert git["branch"] == git["ref"]
+
+
+@pytest.fixture
+def folder() -> Path:
+    """The folder of the chart."""
+    found = os.environ.get(chart.FOLDER)
+    if not found:
+        pytest.skip(chart.missing())
+    return Path(found)
+
+
+@BOTH
+def test_the_whole_schema_of_the_chart(files: tuple[str, ...], folder: Path) -> None:
+    about = yaml.safe_load((folder / "Chart.yaml").read_bytes())
+    schema = json.loads((folder / "values.schema.json").read_bytes())
+    values = yaml.safe_load((folder / "values.yaml").read_bytes())
     for name in files:
         values = merged(values, read(name))
     checker = jsonschema.validators.validator_for(schema)(schema)
     found = [f"{'.'.join(map(str, error.path))}: {error.message}" for error in checker.iter_errors(values)]
     assert found == []
-    assert chart["version"].split(".")[:2] == CHART.split(".")[:2]
+    assert about["version"].split(".")[:2] == VERSION.split(".")[:2]
     # And it would notice.
     values["scheduler"]["replica"] = 2
     assert [error.message for error in checker.iter_errors(values)]
+
+
+@pytest.fixture
+def rendered(files: tuple[str, ...]) -> list[Any]:
+    """What Helm makes of the chart."""
+    if chart.missing():
+        pytest.skip(chart.missing())
+    return chart.rendered(files)
+
+
+def pods(objects: list[Any]) -> Iterator[tuple[str, Any]]:
+    """The specs of all pods, by the names of what makes them."""
+    for each in objects:
+        if "template" in each.get("spec", ()):
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+@BOTH
+def test_kubernetes_takes_what_the_chart_makes(rendered: list[Any]) -> None:
+    for each in rendered:
+        if each["apiVersion"] != "keda.sh/v1alpha1":
+            kubernetes_validate.validate(each, KUBERNETES_VERSION, strict=True)
+    names = dict(pods(rendered))
+    assert len(names) == 7
+    for name, spec in names.items():
+        [*containers] = [*(spec.get("initContainers") or ()), *spec["containers"]]
+        # What Kubernetes' policy "restricted" asks for.
+        rights = [{**spec["securityContext"], **each["securityContext"]} for each in containers]
+        for found in rights:
+            assert found["runAsNonRoot"], name
+            assert found["runAsUser"], name
+            assert found["seccompProfile"] == {"type": "RuntimeDefault"}, name
+            assert found["allowPrivilegeEscalation"] is False, name
+            assert found["capabilities"] == {"drop": ["ALL"]}, name
+        assert all(each["resources"]["limits"]["memory"] for each in containers), name
+        assert all(each["resources"]["requests"] for each in containers), name
+
+
+@BOTH
+def test_pods_find_their_secrets_and_config_maps(rendered: list[Any]) -> None:
+    given = [*rendered, *chart.secrets(), chart.manifest("pipeline-env.yaml")]
+    keys = {
+        (each["kind"], each["metadata"]["name"]): {*each.get("data", ()), *each.get("stringData", ())}
+        for each in given
+        if each["kind"] in ("ConfigMap", "Secret")
+    }
+    for name, spec in pods(rendered):
+        for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+            for each in container.get("env") or ():
+                for source, reference in (each.get("valueFrom") or {}).items():
+                    kind = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}[source]
+                    assert reference["key"] in keys[kind, reference["name"]], (name, each["name"])
+            for each in container.get("envFrom") or ():
+                assert ("ConfigMap", each["configMapRef"]["name"]) in keys
+        for volume in spec.get("volumes") or ():
+            if "secret" in volume:
+                assert ("Secret", volume["secret"]["secretName"]) in keys
+
+
+@BOTH
+def test_rights_in_kubernetes_are_those_of_our_role_alone(rendered: list[Any]) -> None:
+    """Of all parts, workers and triggerer speak with Kubernetes. The chart itself gives nobody a role."""
+    accounts = {each["metadata"]["name"]: each for each in rendered if each["kind"] == "ServiceAccount"}
+    bound = {subject["name"] for subject in chart.manifest("role-binding.yaml")["subjects"]}
+    users = {spec["serviceAccountName"] for _, spec in pods(rendered)}
+    # With Celery workers the chart leaves no choice for the scheduler's.
+    with_token = {name for name in users if accounts[name].get("automountServiceAccountToken", True)}
+    assert with_token == {*bound, "airflow-scheduler"}
+    assert [each for each in rendered if each["kind"].endswith("RoleBinding")] == []
+
+
+@BOTH
+def test_git_sync_is_told_one_branch(files: tuple[str, ...], rendered: list[Any]) -> None:
+    told = {
+        each["value"]
+        for _, spec in pods(rendered)
+        for container in [*(spec.get("initContainers") or ()), *spec["containers"]]
+        for each in container.get("env") or ()
+        if each["name"] in ("GITSYNC_REF", "GIT_SYNC_BRANCH")
+    }
+    assert told == ({"deploy"} if "git-sync.yaml" in files else set())

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from orrery.config.dbt_pods import DbtPods
+from orrery.deploy import roles
 from services.kubernetes_checks import VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,8 +59,9 @@ def resources(folder: Path) -> set[Path]:
     return found
 
 
-def test_kustomize_finds_everything_but_the_secrets() -> None:
-    assert resources(FOLDER) == {path for path in FILES if path.name != "secrets.example.yaml"}
+def test_kustomize_finds_everything_but_what_is_applied_by_hand() -> None:
+    by_hand = ("secrets.example.yaml", "roles-job.yaml")
+    assert resources(FOLDER) == {path for path in FILES if path.name not in by_hand}
 
 
 def test_the_role_gives_what_pods_need_and_no_more() -> None:
@@ -107,7 +109,7 @@ def secrets_of_the_chart() -> dict[str, set[str]]:
         chart["fernetKeySecretName"]: {"fernet-key"},
         chart["jwtSecretName"]: {"jwt-secret"},
         chart["apiSecretKeySecretName"]: {"api-secret-key"},
-        chart["data"]["metadataSecretName"]: {"connection"},
+        chart["data"]["metadataSecretName"]: {"connection"},  # and KEDA's, below
         git["dags"]["gitSync"]["credentialsSecret"]: git_keys,
         **{volume["secret"]["secretName"]: {passwords} for volume in volumes},
     }
@@ -120,4 +122,21 @@ def secrets_of_the_chart() -> dict[str, set[str]]:
 
 def test_the_charts_secrets_are_the_examples_of_its_namespace() -> None:
     of_airflow = {name: keys for (namespace, name), keys in examples().items() if namespace == "airflow"}
+    [of_job] = [each["secretRef"]["name"] for each in job_of_roles()["envFrom"] if "secretRef" in each]
+    assert of_airflow.pop(of_job) == {
+        "POSTGRES_PASSWORD",
+        *(f"ORRERY_{role.upper()}_PASSWORD" for role in roles._ROLES),
+    }
     assert of_airflow == secrets_of_the_chart()
+
+
+def job_of_roles() -> dict[str, Any]:
+    """The container of the job that makes roles."""
+    [container] = one("roles-job.yaml")["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def test_the_job_of_roles_runs_what_there_is() -> None:
+    container, images = job_of_roles(), values("values.yaml")["images"]["airflow"]
+    assert container["command"] == ["python", "-m", roles.__name__]
+    assert container["image"] == f"{images['repository']}:{images['tag']}"
