@@ -23,7 +23,7 @@ def up() -> None:
     stack = Stack(project.root)
     info = stack.up(reporter(console))
     try:
-        current_manifests(project, stack, reporter(console))
+        current_manifests(project, stack, info, reporter(console))
     except OrreryError as error:
         # The stack serves all the same; Airflow shows this error too.
         console.print(str(error), style="red", markup=False, highlight=False)

@@ -65,8 +65,6 @@ def start(layout: Layout, report: Report) -> bool:
                 )
             _require_same_port(saved)
             if is_well(running, saved):
-                if saved.settings != digest(layout, saved, keys):
-                    report("Orrery or its settings have changed: ./orrery down and ./orrery up apply them")
                 return False
             report("repairing the running stack")
             processes.end(processes.find(layout.marker, SETUP), grace=5)
@@ -84,6 +82,11 @@ def is_well(running: control.Supervisor, saved: Saved) -> bool:
     """Tell whether every component runs and Airflow reports itself healthy."""
     states = {entry["statename"] for entry in running.processes().values()}
     return states == {"RUNNING"} and not health.unhealthy(saved.api_port, since=0)
+
+
+def is_outdated(layout: Layout, saved: Saved, keys: Secrets) -> bool:
+    """Tell whether the running processes have other settings, or another Orrery, than those of now."""
+    return saved.settings != digest(layout, saved, keys)
 
 
 def digest(layout: Layout, saved: Saved, keys: Secrets) -> str:
