@@ -102,12 +102,13 @@ def dag_of(api: AirflowApi, project: Project, name: str, remote: str | None) -> 
     """The DAG of a pipeline, ready to run; raises what is wrong with it, or that it is not there."""
     if remote is not None:
         return _dag_elsewhere(api, name)
-    config = load_pipelines(project).get(name).config
+    pipeline = load_pipelines(project).get(name)
+    pool = pipeline.config.pool
     ManifestStore(project).check(name)
     dag = wait_until_parsed(api, project, name)
-    if config.pool and not api.has_pool(config.pool):
+    if pool and not api.has_pool(pool):
         raise OrreryError(
-            f"dbt/pipelines/{name}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
+            f"{pipeline.document.file}: Airflow has no pool {pool!r}; its tasks would wait "
             f"for ever.\n  Create it under {api.url}/pools, or remove pool."
         )
     return dag
