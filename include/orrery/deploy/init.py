@@ -1,6 +1,6 @@
 """Prepares the databases and the log-in of Airflow: `python -m orrery.deploy.init`. It may be repeated.
 
-The passwords come from environment variables; see `_Settings`.
+The passwords come from environment variables, those of the service `init` in docker-compose.yml.
 """
 
 from __future__ import annotations
