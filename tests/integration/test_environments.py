@@ -117,6 +117,7 @@ def test_schemas_of_a_ci_run_are_made_and_dropped(live: Live) -> None:
     with live.start("up", env=ci) as up:
         told, _ = up.communicate(timeout=60)
     assert "Orrery or its settings have changed: ./orrery down" in told
+    assert "it was built for the target dev, here it is ci." in told
     assert "have changed" not in live.orrery("up").output
     of_ci = "select nspname from pg_namespace where nspname like 'ci\\_%' order by 1"
     assert live.query(of_ci) == [("ci_7",), ("ci_77",), ("ci_77_core",), ("ci_7_core",)]

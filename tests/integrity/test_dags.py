@@ -22,6 +22,7 @@ from orrery.cli.__main__ import main
 from orrery.config.errors import OrreryError
 from orrery.config.pipeline import PRESETS
 from orrery.config.project import Project
+from orrery.execute.node import DbtNodeOperator
 from orrery.execute.options import OPTIONS, RunOptions
 from orrery.manifest.build import build_manifests
 
@@ -161,14 +162,11 @@ def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project, execute: str) -
     assert dag.start_date.isoformat() == "2026-02-03T00:00:00+00:00"
     assert dag.schedule == "30 6 * * 1"
     nodes = [task for task in dag.tasks if task.task_id != "build"]
-    # Nodes that a build runs take no slot of a pool: it takes one for them all.
-    assert {(task.retries, task.pool) for task in nodes} == {
-        (2, "default_pool" if execute == "build" else "warehouse")
-    }
+    assert {task.retries for task in nodes} == {2}
     assert {task.owner for task in nodes} == {"a@example.com"}
     assert ("build" in dag.task_dict) == (execute == "build")
     if execute == "build":
-        assert (dag.get_task("build").retries, dag.get_task("build").pool) == (2, "warehouse")
+        assert dag.get_task("build").retries == 2
     assert dag.params["skip_stages"] == ["seed", "tests"]
     enum = dag.params.get_param("skip_stages").schema["items"]["enum"]
     assert "marts" in enum
@@ -177,6 +175,29 @@ def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project, execute: str) -
     rules = {task.task_id: task.trigger_rule for task in dag.tasks if task.trigger_rule != "none_failed"}
     always = {"tests.all_nodes_ended"} | ({"build"} if execute == "build" else set())
     assert rules == dict.fromkeys(always, TriggerRule.ALL_DONE)
+
+
+@pytest.mark.parametrize("execute", ["build", "per_model", "kubernetes"])
+def test_only_what_runs_nodes_is_in_the_pool(copy: Project, execute: str) -> None:
+    text = (
+        f"select: tag:events\npool: warehouse\nexecute: {execute}\ntests: end\n"
+        "publish: {docs: true}\nalerts: {slack: '#data'}\n"
+    )
+    if execute == "kubernetes":
+        text += "kubernetes: {pods: per_model}\n"
+    write_files(
+        copy.root,
+        {"dbt/pipelines/pooled.yml": text, "dbt/pipelines/later.yml": text + "schedule: {after: pooled}\n"},
+    )
+    build(copy)
+    dag = load(copy.root).dags["pooled"]
+    assert {"alert", "finished", "publish.docs", "tests.all_nodes_ended"} < set(dag.task_dict)
+    assert {"ingest", "exposures"} < {task.stage for task in dag.tasks if hasattr(task, "stage")}
+    nodes = {task.task_id for task in dag.tasks if isinstance(task, DbtNodeOperator)}
+    # A build takes one slot for them all.
+    expected = {"build"} if execute == "build" else nodes
+    assert {task.task_id for task in dag.tasks if task.pool == "warehouse"} == expected
+    assert {task.pool for task in dag.tasks if task.task_id not in expected} == {"default_pool"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

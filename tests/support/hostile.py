@@ -169,7 +169,7 @@ LINES = [
         'id\tname\n1\ta,b\n2\t"c\td"\n',
         [(1, "a,b"), (2, "c\td")],
         file="a.tsv",
-        block={"files": "*.tsv", "csv": {"delimiter": "\t"}},
+        block={"files": "*.tsv"},
     ),
     Case(
         "backslash escapes",

@@ -48,7 +48,7 @@ def run(
     with_stand_ins: bool,
     **choices: Any,
 ) -> None:
-    """Run PIPELINE in the local Airflow and wait for its end."""
+    """Run PIPELINE and wait for its end."""
     given = {key: value for key, value in choices.items() if value}
     if variables:
         given["vars"] = _variables(variables)

@@ -18,7 +18,7 @@ from orrery.config.errors import OrreryError
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.execute import history
-from orrery.execute.node_runs import TABLE, NodeRun, recent
+from orrery.execute.node_runs import TABLE, NodeRun, none_on, recent
 from orrery.local import Stack
 from orrery.manifest.profile import read_profile
 
@@ -40,7 +40,11 @@ def report(pipeline: str, count: int, target: str | None) -> None:
     """Show what is slow, what has changed and what is flaky in the last runs of PIPELINE."""
     console, project = new_console(), Project.find()
     pipeline = load_pipelines(project).get(pipeline).name
-    target = target or read_profile(project).target
+    profile = read_profile(project, target)
+    target = profile.target
+    # Of a target that is not in the profile any more, runs may still be kept.
+    if profile.adapter and (reason := none_on(profile.adapter)):
+        raise OrreryError(reason)
     runs = history.runs_of(_read(Stack(project.root).warehouse_dsn("transformer"), pipeline, target, count))
     if runs:
         show_report(pipeline, runs, console)

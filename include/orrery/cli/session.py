@@ -28,15 +28,24 @@ class NotReadyError(OrreryError):
     """Airflow does not show the pipeline."""
 
 
-def current_manifests(project: Project, stack: Stack, report: Callable[[str], None]) -> None:
-    """Build the manifests when the project has changed since; raises when dbt cannot parse it.
+def current_manifests(project: Project, stack: Stack, info: StackInfo, report: Callable[[str], None]) -> None:
+    """Build the manifests when they do not fit the project any more; raises when dbt cannot parse it.
 
-    A broken pipeline raises nothing here: its error is stored and shown where it is used.
+    A broken pipeline raises nothing here: its error is stored and shown where it is used. Raises
+    NotReadyError rather than take the manifests of a running stack from it, which has another target.
     """
-    if ManifestStore(project).stale():
-        # dbt's partial parsing holds only when the tasks see the same environment.
-        os.environ.update(stack.dbt_env())
-        build_manifests(project, report)
+    store = ManifestStore(project)
+    if not store.stale():
+        return
+    reasons = store.made_for_another()
+    if info.outdated and reasons:
+        raise NotReadyError(
+            f"The manifest is not current: {'; '.join(reasons)}. The stack that runs keeps the target and "
+            "the environment that it was started with.\n  Run ./orrery down first"
+        )
+    # dbt's partial parsing holds only when the tasks see the same environment.
+    os.environ.update(stack.dbt_env())
+    build_manifests(project, report)
 
 
 def start(project: Project, console: Console) -> StackInfo:
@@ -46,7 +55,7 @@ def start(project: Project, console: Console) -> StackInfo:
     info = stack.up(report)
     if info.first_start:
         console.print(f"Airflow: {info.url}  user {info.username}  password {info.password}", highlight=False)
-    current_manifests(project, stack, report)
+    current_manifests(project, stack, info, report)
     return info
 
 
@@ -93,12 +102,13 @@ def dag_of(api: AirflowApi, project: Project, name: str, remote: str | None) -> 
     """The DAG of a pipeline, ready to run; raises what is wrong with it, or that it is not there."""
     if remote is not None:
         return _dag_elsewhere(api, name)
-    config = load_pipelines(project).get(name).config
+    pipeline = load_pipelines(project).get(name)
+    pool = pipeline.config.pool
     ManifestStore(project).check(name)
     dag = wait_until_parsed(api, project, name)
-    if config.pool and not api.has_pool(config.pool):
+    if pool and not api.has_pool(pool):
         raise OrreryError(
-            f"dbt/pipelines/{name}.yml: Airflow has no pool {config.pool!r}; its tasks would wait "
+            f"{pipeline.document.file}: Airflow has no pool {pool!r}; its tasks would wait "
             f"for ever.\n  Create it under {api.url}/pools, or remove pool."
         )
     return dag

@@ -23,7 +23,7 @@ def up() -> None:
     stack = Stack(project.root)
     info = stack.up(reporter(console))
     try:
-        current_manifests(project, stack, reporter(console))
+        current_manifests(project, stack, info, reporter(console))
     except OrreryError as error:
         # The stack serves all the same; Airflow shows this error too.
         console.print(str(error), style="red", markup=False, highlight=False)
@@ -71,7 +71,8 @@ def logs(component: str | None, follow: bool, lines: int) -> None:
     files = [str(path) for path in Stack(Project.find().root).log_files(component)]
     if not files:
         raise OrreryError("There are no logs yet.\n  ./orrery up")
-    command = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *files]
+    # Options that the tail of macOS has, too.
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *files]
     try:
         raise SystemExit(subprocess.run(command, check=False).returncode)
     except KeyboardInterrupt:

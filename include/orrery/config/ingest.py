@@ -23,6 +23,8 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+# Of these the fields stand between tabs.
+_TABS = ".tsv"
 GZIP = ".gz"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
@@ -90,6 +92,12 @@ def _check_encoding(value: str) -> str:
         raise mistake(f"{value!r} is no encoding", "Write for example utf-8, latin-1 or utf-16.") from None
 
 
+def _ending(pattern: str) -> str:
+    """What the files of a pattern end with, not counting .gz; empty where that is not known."""
+    name = pattern.lower().removesuffix(GZIP)
+    return next(filter(name.endswith, FORMATS), "")
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str | int)]
 Rejected = Annotated[int | float, BeforeValidator(_rejected, json_schema_input_type=str | int)]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str | int)]
@@ -99,7 +107,9 @@ Character = Annotated[str, AfterValidator(_one_character)]
 class Csv(Block):
     """How CSV files are written."""
 
-    delimiter: Character = Field(",", description="What stands between two fields.")
+    delimiter: Character = Field(
+        ",", description="What stands between two fields; in files that end with .tsv by default a tab."
+    )
     quote: Character = Field('"', description="What stands around a field that holds delimiters or lines.")
     escape: Character | None = Field(
         None, description="What stands before a quote inside of a field; by default a second quote."
@@ -175,6 +185,15 @@ class Files(Block):
         description="What happens to a loaded file. archive: it moves to _archive/ in the landing zone.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _set_tabs(cls, data: Any) -> Any:
+        """Give .tsv its delimiter, unless the block has one."""
+        files, csv = (data.get("files"), data.get("csv", {})) if isinstance(data, dict) else (None, None)
+        if isinstance(files, str) and isinstance(csv, dict) and _ending(files) == _TABS:
+            return {**data, "csv": {"delimiter": "\t", **csv}}
+        return data
+
     @model_validator(mode="after")
     def _check_together(self) -> Files:
         if self.load == "upsert" and not self.key:
@@ -190,8 +209,7 @@ class Files(Block):
         return self
 
     def _suffix_format(self) -> str | None:
-        name = self.files.lower().removesuffix(GZIP)
-        return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
+        return FORMATS.get(_ending(self.files))
 
     @property
     def file_format(self) -> str:

@@ -44,15 +44,13 @@ class Pipelines:
         return sorted({*self.valid, *self.broken})
 
     def get(self, name: str) -> LoadedPipeline:
-        """The pipeline called `name`; raises ConfigError when it is broken or does not exist."""
-        name = named(name)
+        """The pipeline `name`, with or without its environment; raises ConfigError if broken or not there."""
+        file, name = f"dbt/pipelines/{name}.yml", named(name)
         if name in self.valid:
             return self.valid[name]
         if name in self.broken:
             raise self.broken[name]
-        raise ConfigError(
-            [Problem(f"dbt/pipelines/{name}.yml", "no such pipeline", suggest(name, self.names, "pipeline"))]
-        )
+        raise ConfigError([Problem(file, "no such pipeline", suggest(name, self.names, "pipeline"))])
 
 
 def load_pipelines(project: Project) -> Pipelines:

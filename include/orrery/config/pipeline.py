@@ -190,7 +190,11 @@ class Pipeline(Block):
         "2h, or {by: ..., timezone: ...}.",
     )
     retries: int = Field(0, ge=0, le=100, description="How often Airflow tries a failed task again.")
-    pool: str | None = Field(None, min_length=1, description="The Airflow pool of the pipeline's tasks.")
+    pool: str | None = Field(
+        None,
+        min_length=1,
+        description="The Airflow pool of the tasks that run dbt's nodes; a build takes one slot for all.",
+    )
     max_active_runs: int = Field(1, ge=1, description="How many runs of the pipeline may be active at once.")
     start_date: date | None = Field(None, description="The first day for scheduled runs.")
     catchup: bool = Field(False, description="Run what was missed since start_date.")

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from orrery.execute.collector import NodeRecord
-from orrery.execute.node_runs import TABLE, NodeRun, moment, record
+from orrery.execute.node_runs import TABLE, NodeRun, moment, none_on, record
 from orrery.execute.results import NodeResult
 from orrery.manifest.dbt import Dbt
 
 log = logging.getLogger(__name__)
 
-_ADAPTER = "postgres"
 # What is not written yet, in a run's folder; one row per line.
 _UNWRITTEN = "node_runs.jsonl"
 
@@ -55,9 +54,8 @@ class Ledger:
         if not rows:
             return
         try:
-            adapter = self._dbt.adapter_type
-            if adapter != _ADAPTER:
-                log.info("There is no run ledger on %s: it needs PostgreSQL.", adapter)
+            if reason := none_on(self._dbt.adapter_type):
+                log.info(reason)
             else:
                 self._dbt.execute(*record(rows))
             if self._unwritten:

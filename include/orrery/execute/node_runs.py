@@ -10,6 +10,7 @@ from typing import Any
 
 SCHEMA = "orrery"
 TABLE = f"{SCHEMA}.node_runs"
+_ADAPTER = "postgres"
 # Rows that are older are deleted, so many with each write at most.
 KEPT_DAYS = 400
 _DELETED = 10_000
@@ -134,6 +135,11 @@ with recent as (
 )
 select {", ".join(COLUMNS)} from {TABLE} join recent using (run_id) where pipeline = %s and target in (%s, '')
 """
+
+
+def none_on(adapter: str) -> str:
+    """Why there is no such table in a warehouse of a type, as a sentence; empty where there is one."""
+    return "" if adapter == _ADAPTER else f"There is no run ledger on {adapter}: it needs PostgreSQL."
 
 
 def record(rows: Iterable[NodeRun]) -> tuple[str, tuple[str]]:

@@ -14,7 +14,7 @@ from orrery.config.project import Project
 from orrery.config.transfer import Transfer
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, outcome
-from orrery.ingest.errors import FileError, IngestError, SetupError, explained
+from orrery.ingest.errors import FileError, IngestError, explained
 from orrery.ingest.stores import (
     BLOCK,
     Digesting,
@@ -69,24 +69,25 @@ class TransferOperator(BaseOperator):
         """Copy; raises AirflowSkipException when the run leaves it out, or if it is fine to find nothing."""
         uri = check_choices(self, context).uri
         block = cast("Transfer", self.work.block)
-        if uri and taken_name(self.work, uri, Project.find()) is None:
+        only = taken_name(self.work, uri, Project.find()) if uri else None
+        if uri and only is None:
             raise AirflowSkipException(f"This run is for {uri}, which does not match {block.transfer}.")
         with explained(context):
-            done = transfer(block, uri, self.log.info)
+            done = transfer(block, only, self.log.info)
         if done is None:
             raise AirflowSkipException(f"No object matches {block.source[0].below(block.source[1]).uri}.")
         self.log.info("%s", done)
         context["ti"].xcom_push(key=RESULT_KEY, value=_summary(done))
 
 
-def transfer(block: Transfer, uri: str | None, tell: Callable[..., object]) -> Transferred | None:
-    """Copy the objects of a block, or the one of `uri`; None when there is none, and that is fine.
+def transfer(block: Transfer, only: str | None, tell: Callable[..., object]) -> Transferred | None:
+    """Copy the objects of a block; None when there is none, and that is fine.
 
+    :param only: the name of the one that the run is for
     :param tell: is told of each object that is copied, as a logger is
     Raises IngestError. What has been copied until then stays.
     """
     place, pattern = block.source
-    only = _name(block, uri) if uri else None
     source, target = open_store(place), open_store(block.target)
     if only is not None:
         found = source.stat(only)
@@ -150,20 +151,6 @@ def _content(store: Store, name: str) -> str | None:
         while block := stream.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _name(block: Transfer, uri: str) -> str:
-    place, pattern = block.source
-    try:
-        name = block.name_of(uri)
-    except ValueError as error:
-        raise SetupError(f"{error}\n  Correct the uri of the run.") from None
-    if name is None:
-        raise SetupError(
-            f"{uri} does not match {place.below(pattern).uri}, which is what the transfer copies.\n"
-            "  Correct the uri of the run, or leave it out."
-        )
-    return name
 
 
 def _summary(done: Transferred) -> dict[str, Any]:

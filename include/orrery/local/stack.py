@@ -30,7 +30,10 @@ _STATES: Final[dict[str, State]] = {
 
 @dataclass(frozen=True)
 class StackInfo:
-    """Where the stack is and how to get in. Ports are TCP ports on loopback."""
+    """Where the stack is and how to get in. Ports are TCP ports on loopback.
+
+    `outdated`: `up` has found it running with other settings, or another Orrery, than those of now.
+    """
 
     url: str
     username: str
@@ -40,6 +43,7 @@ class StackInfo:
     state_dir: Path
     first_start: bool
     running: bool
+    outdated: bool
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ class Stack:
         with explained("the stack cannot be started", self._layout.state), locked(self._layout.lock, report):
             first = startup.start(self._layout, report)
             saved, keys = self._known()
-            return self._info(saved, keys, first_start=first, running=True)
+            outdated = startup.is_outdated(self._layout, saved, keys)
+            if outdated:
+                report("Orrery or its settings have changed: ./orrery down and ./orrery up apply them")
+            return self._info(saved, keys, first_start=first, running=True, outdated=outdated)
 
     def down(self, report: Callable[[str], None] = _silent) -> None:
         """Stop everything, in order; nothing of the stack is left afterwards. Repeatable."""
@@ -89,7 +96,7 @@ class Stack:
             if saved is None or keys is None:
                 return None
             running = Supervisor(saved.control_socket).reachable()
-        return self._info(saved, keys, first_start=False, running=running)
+        return self._info(saved, keys, first_start=False, running=running, outdated=False)
 
     def status(self) -> list[ComponentStatus]:
         """The state of every component, in the order in which they start."""
@@ -128,7 +135,9 @@ class Stack:
             )
         return saved, keys
 
-    def _info(self, saved: Saved, keys: Secrets, *, first_start: bool, running: bool) -> StackInfo:
+    def _info(
+        self, saved: Saved, keys: Secrets, *, first_start: bool, running: bool, outdated: bool
+    ) -> StackInfo:
         return StackInfo(
             url=f"http://{HOST}:{saved.api_port}",
             username="admin",
@@ -138,6 +147,7 @@ class Stack:
             state_dir=self._layout.state,
             first_start=first_start,
             running=running,
+            outdated=outdated,
         )
 
     def _without_supervisor(self) -> list[ComponentStatus]:

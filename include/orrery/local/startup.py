@@ -29,8 +29,15 @@ from orrery.local.state import Saved, Secrets, ensure_secrets, load_saved, load_
 
 Report = Callable[[str], None]
 _HEALTHY_WITHIN = 180.0  # seconds; a cold start on two busy cores takes some 30
-# Variables that a running stack cannot change.
-_CHOSEN = ("ORRERY_TARGET", "ORRERY_ENVIRONMENT")
+# Variables that a running stack keeps from its start, and those that begin with _BIGQUERY; no passwords.
+_CHOSEN = frozenset(
+    {
+        *("DBT_PROFILES_DIR", "DBT_TARGET", "ORRERY_CI_ID", "ORRERY_DBT_PACKAGES", "ORRERY_DBT_QUEUE"),
+        *("ORRERY_ELEMENTARY", "ORRERY_ENVIRONMENT", "ORRERY_LANDING_ZONE", "ORRERY_POD_IMAGE"),
+        *("ORRERY_TARGET", "ORRERY_TARGET_PATH", "ORRERY_WAREHOUSE_CONNECTION"),
+    }
+)
+_BIGQUERY = "ORRERY_BIGQUERY_"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _HOPELESS = 3  # deaths of one component during a start
 
@@ -65,8 +72,6 @@ def start(layout: Layout, report: Report) -> bool:
                 )
             _require_same_port(saved)
             if is_well(running, saved):
-                if saved.settings != digest(layout, saved, keys):
-                    report("Orrery or its settings have changed: ./orrery down and ./orrery up apply them")
                 return False
             report("repairing the running stack")
             processes.end(processes.find(layout.marker, SETUP), grace=5)
@@ -86,10 +91,19 @@ def is_well(running: control.Supervisor, saved: Saved) -> bool:
     return states == {"RUNNING"} and not health.unhealthy(saved.api_port, since=0)
 
 
+def is_outdated(layout: Layout, saved: Saved, keys: Secrets) -> bool:
+    """Tell whether the running processes have other settings, or another Orrery, than those of now."""
+    return saved.settings != digest(layout, saved, keys)
+
+
 def digest(layout: Layout, saved: Saved, keys: Secrets) -> str:
-    """A fingerprint of what the processes have from their start: configuration, dbt's target, our code."""
+    """A fingerprint of what the processes have from their start: configuration, variables, our code."""
     text = settings.render(layout, saved, keys) + control.render(layout, saved.control_socket)
-    chosen = [os.environ.get(name, "") for name in _CHOSEN]
+    chosen = [
+        (name, value)
+        for name, value in sorted(os.environ.items())
+        if value and (name in _CHOSEN or name.startswith(_BIGQUERY))
+    ]
     code = [
         (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(_PACKAGE.rglob("*.py"))
     ]

@@ -32,13 +32,15 @@ class Profile:
     adapter: str
 
 
-def read_profile(project: Project) -> Profile:
+def read_profile(project: Project, target: str | None = None) -> Profile:
     """The profile that dbt itself would use: from dbt_project.yml, profiles.yml and DBT_TARGET.
+
+    :param target: another target than dbt would choose
 
     Cosmos wants profile and target by name, and dbt's partial parsing holds only for the same names:
     everybody who calls dbt gets them here. Raises ProfileError when profiles.yml lacks the profile.
     """
-    return _find(project)[0]
+    return _find(project, target)[0]
 
 
 def read_output(project: Project) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def what_is_set(output: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in output.items() if value not in (None, "", "None")}
 
 
-def _find(project: Project) -> tuple[Profile, dict[str, Any]]:
+def _find(project: Project, target: str | None = None) -> tuple[Profile, dict[str, Any]]:
     """The profile, and what the file says of it."""
     file = project.profiles_dir / "profiles.yml"
     name = str(_read(project, project.dbt_dir / "dbt_project.yml").get("profile"))
@@ -71,7 +73,7 @@ def _find(project: Project) -> tuple[Profile, dict[str, Any]]:
             f"{project.relative(file)}: there is no profile {name!r}, which dbt_project.yml names.\n"
             "  Add it, or change the profile in dbt_project.yml."
         )
-    target = os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
+    target = target or os.environ.get("DBT_TARGET") or _render(str(profile.get("target", "default")))
     outputs = profile.get("outputs")
     output = outputs.get(target) if isinstance(outputs, dict) else None
     kind = str(output.get("type", "")) if isinstance(output, dict) else ""

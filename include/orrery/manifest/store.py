@@ -10,12 +10,14 @@ from uuid import uuid4
 
 import orjson
 
+from orrery.config.environment import environment
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.manifest import fingerprint, packages
+from orrery.manifest.profile import ProfileError, read_profile
 
 # Changes whenever the content of these files changes in a way that an older reader cannot follow.
-FORMAT = 3
+FORMAT = 4
 # dbt's memory of the parsed project; without it every run would parse all files anew.
 PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"
@@ -65,10 +67,22 @@ class ManifestStore:
         index = self.read_index()
         if index is None:
             return ["there is no manifest yet"]
-        changes = fingerprint.changes(self.project, index["files"])
+        changes = self.made_for_another() + fingerprint.changes(self.project, index["files"])
         if index["packages"] != packages.state(self.project):
             changes.append("other dbt packages are installed than it was built with")
         return changes
+
+    def made_for_another(self) -> list[str]:
+        """Which other target or environment the manifests were built for, in words; empty when for these."""
+        reasons = []
+        index = self.read_index() or {}
+        for kind, here in _made_for(self.project).items():
+            built = index.get(kind, here)
+            if built != here:
+                then = f"for the {kind} {built}" if built else f"without {kind}"
+                now = f"it is {here}" if here else "there is none"
+                reasons.append(f"it was built {then}, here {now}")
+        return reasons
 
     def check_current(self) -> None:
         """Raise ManifestError unless the manifests belong to the project as it is now."""
@@ -112,6 +126,7 @@ class ManifestStore:
             "format": FORMAT,
             "files": files,
             "packages": packages.state(self.project),
+            **_made_for(self.project),
             "problem": problem,
             "pipelines": pipelines,
         }
@@ -119,6 +134,16 @@ class ManifestStore:
         for path in self.project.manifest_dir.glob("*.json"):
             if path != self.index_path and path.stem not in pipelines:
                 path.unlink()
+
+
+def _made_for(project: Project) -> dict[str, str]:
+    """What gives the tables and the pipelines of a manifest their names, beside the project's files."""
+    try:
+        target = read_profile(project).target
+    except ProfileError:
+        # It is an error of its own wherever dbt is called.
+        target = ""
+    return {"target": target, "environment": environment()}
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ import psycopg2
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.execute.node_runs import COLUMNS, TABLE, NodeRun
+from orrery.execute.node_runs import COLUMNS, TABLE, NodeRun, none_on
 from orrery.manifest.profile import read_output, read_profile
 
 # Nobody waits longer for a page.
@@ -82,8 +82,8 @@ def read_nodes(
 def _settings(project: Project) -> dict[str, Any]:
     """Arguments of psycopg2.connect."""
     output = read_output(project)
-    if output.get("type") != "postgres":
-        raise LedgerError(f"There is no run ledger on {output.get('type')}: it needs PostgreSQL.")
+    if reason := none_on(str(output.get("type"))):
+        raise LedgerError(reason)
     settings: dict[str, Any] = {
         name: output[key]
         for name, keys in _SETTINGS.items()

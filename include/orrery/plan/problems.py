@@ -23,19 +23,17 @@ def find_problems(project: Project) -> dict[str, str]:
     store = ManifestStore(project)
     pipelines = load_pipelines(project)
     messages = {name: str(error) for name, error in pipelines.broken.items()}
+    profile = _problem_of_profile(project)
     try:
         store.check_current()
     except ManifestError as error:
         # A broken file has changed since the last build; mending it comes first, and says enough.
-        return messages or {"": str(error)}
+        return messages or {"": profile or str(error)}
     index = store.read_index() or {}
     if index.get("problem"):
         return {**messages, "": index["problem"]}
-    try:
-        read_profile(project)
-    except ProfileError as error:
-        # Whoever built the manifest may have had settings that are missing here.
-        return {**messages, "": str(error)}
+    if profile:
+        return {**messages, "": profile}
     packages = absent()
     for name, pipeline in pipelines.valid.items():
         try:
@@ -46,3 +44,12 @@ def find_problems(project: Project) -> dict[str, str]:
         if packages and (message := lacking(plan_pipeline(pipeline, store.read(name)), packages)):
             messages[name] = message
     return messages
+
+
+def _problem_of_profile(project: Project) -> str:
+    """Why dbt would find no target here, where settings may be missing that the build had; else empty."""
+    try:
+        read_profile(project)
+    except ProfileError as error:
+        return str(error)
+    return ""

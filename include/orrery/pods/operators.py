@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -16,7 +16,7 @@ from orrery.execute.channel import NodeState, Update
 from orrery.execute.entry import check_choices
 from orrery.execute.node import DbtNodeOperator, NodeFailedError
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, outcome, refusal
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.plan.model import TaskPlan
 
 if TYPE_CHECKING:
@@ -128,21 +128,20 @@ class PodNodeOperator(DbtNodeOperator):
         try:
             act()
         except OrreryError as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-            raise AirflowFailException(str(error)) from error
+            raise AirflowFailException(_tell(context, str(error))) from error
         except AirflowException as error:
-            context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
+            _tell(context, str(error))
             raise
 
     def _finish(self, context: Context, pod: DbtPod, listener: Listener) -> None:
         """End the task as the pod has told."""
         update = listener.updates.get(self.task_id)
         if listener.refusal:
-            self._fail(context, AirflowFailException(listener.refusal))
-        elif update is None or update.state is NodeState.RELEASED:
+            raise AirflowFailException(_tell(context, listener.refusal))
+        if update is None or update.state is NodeState.RELEASED:
             if pod.problem or listener.ended:
                 what = pod.problem or "dbt ran nothing for it: the image has another project than the DAG."
-                self._fail(context, AirflowException(what))
+                raise AirflowException(_tell(context, what))
             self.log.warning("The pod has succeeded, but was gone before its log could be read.")
             context["ti"].xcom_push(key=RESULT_KEY, value=outcome("The pod has succeeded."))
         else:
@@ -164,7 +163,12 @@ class PodNodeOperator(DbtNodeOperator):
             final = ti.try_number > ti.max_tries - self.spare
             raise (AirflowFailException if final else NodeFailedError)(message)
 
-    @staticmethod
-    def _fail(context: Context, error: Exception) -> NoReturn:
-        context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))
-        raise error
+
+def _tell(context: Context, what: str) -> str:
+    """Tell in the task's XCom why it fails; returns the text as people may see it."""
+    # It leads to the warehouse's client, for which parsing must not pay.
+    from orrery.ingest.errors import without_secrets
+
+    told = without_secrets(what)
+    context["ti"].xcom_push(key=RESULT_KEY, value=outcome(told, status="error"))
+    return told

@@ -84,7 +84,7 @@ class DbtPod(JobOperator):
             try:
                 KubernetesPodOperator.trigger_reentry(self, context, event)
             except AirflowException as error:
-                self.problem = self.problem or str(error)
+                self.problem = self.problem or without_secrets(str(error))
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """The provider calls it for a pod that has ended before anybody waited."""

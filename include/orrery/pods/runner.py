@@ -14,6 +14,7 @@ from orrery.execute.assignment import Assignment
 from orrery.execute.collector import Line
 from orrery.execute.reporter import Logs
 from orrery.execute.tally import Tally
+from orrery.ingest.errors import without_secrets
 from orrery.pods.order import Order
 from orrery.pods.pod import DbtPod
 from orrery.pods.speech import Listener
@@ -69,7 +70,7 @@ class PodRunner:
         pod.follow(self._context)
         self.warnings |= listener.warnings
         if listener.refusal:
-            raise RefusedError(listener.refusal)
+            raise RefusedError(without_secrets(listener.refusal))
         if not listener.ended:
             raise AirflowException(pod.problem or "The pod has ended, and its log does not tell how.")
         # Of these the log has lost what became of them; they are run again.

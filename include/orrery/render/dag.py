@@ -50,7 +50,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
         catchup=config.catchup,
         max_active_runs=config.max_active_runs,
         tags={*config.tags, *filter(None, [environment()])},
-        default_args=_default_args(config),
+        default_args={"retries": config.retries, "trigger_rule": TriggerRule.NONE_FAILED},
         **_deadline(plan),
     )
     if config.one_build:
@@ -76,11 +76,9 @@ def _dbt_queue() -> dict[str, str]:
     return {"queue": queue} if queue else {}
 
 
-def _default_args(config: Pipeline) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"retries": config.retries, "trigger_rule": TriggerRule.NONE_FAILED}
-    if config.pool and not config.one_build:
-        arguments["pool"] = config.pool
-    return arguments
+def _pool(config: Pipeline) -> dict[str, str]:
+    """The pool of the tasks that load the warehouse by dbt."""
+    return {"pool": config.pool} if config.pool else {}
 
 
 def _deadline(plan: PipelinePlan) -> dict[str, Any]:
@@ -169,8 +167,6 @@ class _Builder:
             # What a failure holds back ends at once; then the build may still be at work.
             or (task_id in self._published and not task.upstream_task_ids & self._published)
         ]
-        # The pool is for what loads the warehouse, and that is this one task.
-        pool = {"pool": config.pool} if config.pool else {}
         build = build_operator(config)(
             task_id=BUILD,
             dag=self.dag,
@@ -180,7 +176,7 @@ class _Builder:
             doc_md="Runs dbt once for all nodes of the pipeline and ends their tasks.",
             # Data that has not come in holds back what reads it, and nothing else.
             trigger_rule=TriggerRule.ALL_DONE,
-            **pool,
+            **_pool(config),
             **_dbt_queue(),
             **self._on_failure,
         )
@@ -248,6 +244,9 @@ class _Builder:
             operator = work_operator(task, task.work, self.tasks, arguments)
         else:
             arguments |= _dbt_queue()
+            if not self.plan.config.one_build:
+                # A build takes one slot for all its nodes.
+                arguments |= _pool(self.plan.config)
             operator = node_operator(task, self.plan.config, arguments)
         self.tasks[task.task_id] = operator
         return operator

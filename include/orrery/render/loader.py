@@ -20,6 +20,7 @@ def load_dags(file: str) -> dict[str, DAG]:
     no task of a DAG that has vanished, so an edit would freeze every run that has started.
 
     :param file: the DAG file, which tells the project
+    Raises ConfigError when orrery.env or ORRERY_ENVIRONMENT is broken, without which no pipeline has a name.
     """
     project = Project.of_dag_file(file)
     running = get_parsing_context().dag_id

@@ -207,6 +207,19 @@ def test_a_pipeline_without_runs(
     assert read == [("transformer", "shop", target, 20)]
 
 
+@pytest.mark.parametrize("arguments", [(), ("--target", "cloud")], ids=["of the profile", "chosen"])
+def test_a_warehouse_without_a_ledger(
+    shop: Project, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (shop.dbt_dir / "pipelines" / "broken.yml").unlink()
+    profiles = shop.dbt_dir / "profiles.yml"
+    profiles.write_text(profiles.read_text() + "    cloud: {type: bigquery}\n")
+    if not arguments:
+        monkeypatch.setenv("DBT_TARGET", "cloud")
+    done = CliRunner().invoke(main, ["report", "shop", *arguments])
+    assert str(done.exception) == "There is no run ledger on bigquery: it needs PostgreSQL."
+
+
 def test_an_unknown_pipeline_and_a_stack_that_was_never_started(shop: Project) -> None:
     (shop.dbt_dir / "pipelines" / "broken.yml").unlink()
     assert "shop" in str(CliRunner().invoke(main, ["report", "shp"]).exception)

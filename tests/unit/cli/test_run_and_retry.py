@@ -9,6 +9,7 @@ import pytest
 from orrery.cli import session
 from orrery.cli.airflow_api import AirflowApi
 from orrery.config.errors import OrreryError
+from orrery.config.project import Project
 from unit.cli.airflow import Airflow, task
 from unit.cli.conftest import Command
 
@@ -62,11 +63,14 @@ def test_an_unknown_stage_starts_nothing(orrery: Command, airflow: Airflow) -> N
     assert airflow.bodies("POST", "/dagRuns") == []
 
 
-def test_a_pool_that_does_not_exist(orrery: Command, airflow: Airflow) -> None:
+def test_a_pool_that_does_not_exist(orrery: Command, airflow: Airflow, shop: Project) -> None:
     airflow.pools = set()
+    (shop.pipelines_dir / "shop.yml").rename(shop.pipelines_dir / "shop.yaml")
     result = orrery("run", "shop")
     assert isinstance(result.exception, OrreryError)
-    assert "Airflow has no pool 'default_pool'" in str(result.exception)
+    assert str(result.exception).startswith(
+        "dbt/pipelines/shop.yaml: Airflow has no pool 'default_pool'; its tasks would wait for ever.\n"
+    )
     assert airflow.bodies("POST", "/dagRuns") == []
 
 

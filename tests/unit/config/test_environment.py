@@ -24,6 +24,9 @@ def test_pipelines_are_named_after_their_environment(tmp_path: Path, monkeypatch
     assert pipelines.get("second").config.after == ("first_prod",)
     assert pipelines.get("second_prod") is pipelines.get("second")
     assert named(named("first")) == "first_prod"
+    with pytest.raises(ConfigError) as caught:
+        pipelines.get("frst")
+    assert str(caught.value) == "dbt/pipelines/frst.yml: no such pipeline\n  Did you mean 'first_prod'?"
 
 
 def test_a_name_has_to_fit_into_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,16 @@ def test_workers_and_flower_know_neither_airflows_database_nor_its_keys() -> Non
     )
 
 
+def test_every_setting_is_offered_and_documented(env: Path) -> None:
+    settings = dict(re.findall(r"\$\{(ORRERY_\w+):-([^}]*)\}", TEXT))
+    assert settings
+    guide, offered = (ROOT / "docs" / "deploy.md").read_text(), env.read_text().splitlines()
+    for name, default in settings.items():
+        assert f"#{name}={default}" in offered
+        shown = f"`{default}`" if default else ""
+        assert re.search(rf"(?m)^\|[^|]*`{name}`[^|]*\|[^|]*{re.escape(shown)}[^|]*\|", guide), name
+
+
 def test_init_env_makes_all_secrets_afresh_and_once(env: Path) -> None:
     lines = [line for line in env.read_text().splitlines() if line and not line.startswith("#")]
     values = dict(line.split("=", 1) for line in lines)

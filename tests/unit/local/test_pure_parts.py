@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from orrery.local import Stack, StackError, environment, errors, history, ports, processes, settings
+from orrery.local import Stack, StackError, environment, errors, history, ports, processes, settings, startup
 from orrery.local import supervisor as control
 from orrery.local.layout import COMPONENTS, WATCH, WORKER, Layout, write_private
 from orrery.local.state import (
@@ -211,6 +212,30 @@ def test_only_who_reads_the_warehouse_gets_its_password(layout: Layout) -> None:
 def test_postgres_inherits_nothing_of_the_user(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "x")
     assert "SOME_TOKEN" not in environment.component_env(layout, SAVED, Secrets.generate(), "postgres")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("ORRERY_TARGET", True),
+        ("DBT_TARGET", True),
+        ("ORRERY_BIGQUERY_DATASET", True),
+        ("ORRERY_DBT_QUEUE", True),
+        ("DBT_ENV_SECRET_BIGQUERY_TOKEN", False),
+        ("EDITOR", False),
+    ],
+)
+def test_a_stack_is_outdated_when_what_it_was_started_with_has_changed(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str, counts: bool
+) -> None:
+    keys = Secrets.generate()
+    monkeypatch.delenv(name, raising=False)
+    saved = replace(SAVED, settings=startup.digest(layout, SAVED, keys))
+    assert not startup.is_outdated(layout, saved, keys)
+    monkeypatch.setenv(name, "")
+    assert not startup.is_outdated(layout, saved, keys)
+    monkeypatch.setenv(name, "other")
+    assert startup.is_outdated(layout, saved, keys) == counts
 
 
 # --- a worker of Celery ---

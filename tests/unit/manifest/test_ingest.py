@@ -10,7 +10,7 @@ import yaml
 
 from conftest import WriteProject, write_files
 from orrery.config.errors import ConfigError
-from orrery.config.ingest import Files
+from orrery.config.ingest import Csv, Files
 from orrery.manifest.build import build_manifests
 from orrery.manifest.ingest import ingestions
 from orrery.manifest.store import ManifestStore
@@ -233,6 +233,22 @@ def test_values(key: str, value: Any, wanted: Any) -> None:
 )
 def test_the_format_follows_from_the_ending(pattern: str, kind: str) -> None:
     assert Files.model_validate({"files": pattern}).file_format == kind
+
+
+@pytest.mark.parametrize(
+    ("pattern", "csv", "delimiter"),
+    [
+        ("*.csv", {}, ","),
+        ("*.txt", {}, ","),
+        ("*.tsv", {}, "\t"),
+        ("*.TSV.gz", {"quote": "'"}, "\t"),
+        ("*.tsv", {"delimiter": ";"}, ";"),
+    ],
+)
+def test_the_delimiter_follows_from_the_ending(pattern: str, csv: dict[str, str], delimiter: str) -> None:
+    block = Files.model_validate({"files": pattern, "csv": csv})
+    assert block.csv == Csv(**{"delimiter": delimiter, **csv})
+    assert csv or Files.model_validate({"files": pattern}) == block == Files(files=pattern)
 
 
 def test_what_is_loaded_how() -> None:

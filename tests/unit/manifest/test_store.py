@@ -13,6 +13,7 @@ from conftest import WriteProject, write_files
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
 from orrery.manifest.store import ManifestError, ManifestStore
+from orrery.plan.problems import find_problems
 
 
 @pytest.fixture
@@ -61,6 +62,34 @@ def test_stale(store: ManifestStore, project: Project) -> None:
     )
     # What was built is still there to be shown.
     assert store.read("p") == {"nodes": {}}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("DBT_TARGET", "bigquery", "it was built for the target dev, here it is bigquery"),
+        ("ORRERY_ENVIRONMENT", "prod", "it was built without environment, here it is prod"),
+    ],
+)
+def test_a_manifest_for_another_target_or_environment_is_stale(
+    store: ManifestStore, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert store.stale() == store.made_for_another() == [reason]
+    store.write_index(fingerprint.take(store.project), None, {"p": None})
+    assert store.stale() == store.made_for_another() == []
+    monkeypatch.delenv(variable)
+    assert len(store.stale()) == 1
+    assert store.read("p") == {"nodes": {}}
+
+
+def test_a_target_that_cannot_be_found_out_is_none(
+    store: ManifestStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
+    assert store.made_for_another() == ["it was built for the target dev, here there is none"]
+    # In Airflow, what is wrong with the profile is said instead.
+    assert "profiles.yml: there is no such file" in find_problems(store.project)[""]
 
 
 @pytest.mark.parametrize("index", ['{"format": 0}', "not JSON", ""])

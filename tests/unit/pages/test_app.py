@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
+from conftest import write_files
 from orrery import pages
 from orrery.pages import products
 from orrery.pages.catalog import Catalog
@@ -217,10 +218,14 @@ def test_a_warehouse_that_is_down_is_said_and_the_rest_is_shown(
         assert 'href="/dags/shop/runs/r"' in answer.text
 
 
-def test_a_pipeline_that_never_ran_and_publishes_nothing(site: Site) -> None:
+@pytest.mark.parametrize("execute", ["build", "per_model", "kubernetes"])
+def test_a_pipeline_that_never_ran_and_publishes_nothing(site: Site, execute: str) -> None:
+    write_files(site.project.root, {"dbt/pipelines/stock.yml": f"select: tag:stock\nexecute: {execute}\n"})
     text = site.client().get("/orrery/pipelines/stock").text
-    for told in ("never ran", "Nothing is published", "No results of tests", "No row counts", "No run yet"):
+    for told in ("never ran", "Nothing is published", "No row counts", "No run yet"):
         assert told in text
+    for what in ("nodes", "tests"):
+        assert f"No results of {what}." in text
 
 
 def test_a_run_at_work(site: Site) -> None:
