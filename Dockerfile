@@ -50,8 +50,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     DBT_SEND_ANONYMOUS_USAGE_STATS=0 \
     DO_NOT_TRACK=1 \
     SCARF_ANALYTICS=false
-# dbt parses anew where the profile differs from the one that the manifests were made with: the warehouse's
-# host and the target are better given here (--build-arg) than to the containers.
+# The manifests are made for one target and one environment: containers with another one are told so. dbt parses
+# anew where the profile differs, so the warehouse's host is better given here (--build-arg), too.
 ARG ORRERY_WAREHOUSE_HOST=postgres
 ARG ORRERY_TARGET=dev
 ARG ORRERY_ENVIRONMENT=
