@@ -44,7 +44,6 @@ class FileError(IngestError):
     def __init__(self, file: str, what: str, fix: str, line: int | None = None) -> None:
         place = f"{file}:{line}" if line else file
         super().__init__(f"{place}: {what}\n  {fix}")
-        self.what = what
 
 
 # What an answer may repeat of a request, and what stands in URIs.

@@ -98,8 +98,6 @@ class Trend:
     width: float
     height: float
     points: tuple[tuple[float, float, str], ...]
-    low: str
-    high: str
     change: str
 
     @property
@@ -134,7 +132,7 @@ def _trend(values: list[tuple[int, NodeRun, int]], runs: int, width: float, heig
     )
     before = median(rows[:-1]) if len(rows) > 1 else None
     change = "" if not before or rows[-1] == before else f"{(rows[-1] - before) / before:+.0%}"
-    return Trend(values[-1][1], width, height, points, count(low), count(high), change)
+    return Trend(values[-1][1], width, height, points, change)
 
 
 @dataclass(frozen=True)
