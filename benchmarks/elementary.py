@@ -21,8 +21,8 @@ from execution import PIPELINE, ROOT, Bench, BenchmarkError, call, make_project,
 
 from orrery.cli.airflow_api import AirflowApi
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
 REPORTED = "bench_reported"

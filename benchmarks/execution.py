@@ -35,8 +35,8 @@ from generate import generate_project
 from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
 from orrery.cli.follow import is_marker
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
 from orrery.local import Stack
 from orrery.local.ports import find_free
 from orrery.manifest.store import ManifestStore

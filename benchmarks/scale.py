@@ -31,7 +31,7 @@ from generate import generate_landed
 
 from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD, INGEST
+from orrery.config.stages import BUILD, INGEST
 from orrery.local import Stack
 from services.redis import RedisServer
 

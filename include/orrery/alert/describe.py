@@ -9,7 +9,7 @@ from typing import Any
 
 from orrery.alert.message import FailedTest, Message, Samples, first_lines, run_link, task_link
 from orrery.alert.scope import Resource, Scope
-from orrery.config.pipeline import BUILD, INGEST, SOURCE_FRESHNESS
+from orrery.config.stages import BUILD, INGEST, SOURCE_FRESHNESS
 from orrery.execute.results import severity
 
 # Rows of a failed test, by the test.

@@ -11,7 +11,7 @@ from orrery.alert.memory import OPEN, Memory, late_key, root_key, warned_key
 from orrery.alert.scope import Scope
 from orrery.alert.send import Sender, Sent
 from orrery.config.alerts import Alerts
-from orrery.config.pipeline import BUILD, INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS
+from orrery.config.stages import BUILD, INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, severity
 

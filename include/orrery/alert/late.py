@@ -15,7 +15,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
 
 from orrery.config.alerts import Alerts, SlaBlock
-from orrery.config.pipeline import ALERT
+from orrery.config.stages import ALERT
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -12,8 +12,8 @@ from airflow.sdk import TriggerRule
 
 from orrery.config.alerts import Alerts, GroupAlerts, Slack
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
 log = logging.getLogger(__name__)

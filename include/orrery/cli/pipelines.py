@@ -18,8 +18,8 @@ from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import ALERT, PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.config.project import Project
+from orrery.config.stages import ALERT, PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.execute.options import MAX_THREADS
 
 RETRIED = ("failed", "upstream_failed")

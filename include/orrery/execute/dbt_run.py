@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orrery.config.pipeline import TESTS
 from orrery.config.project import Project
+from orrery.config.stages import TESTS
 from orrery.execute import run_folder
 from orrery.execute.assignment import Assignment
 from orrery.execute.collector import Collector, Line

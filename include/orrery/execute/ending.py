@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowRescheduleException
 
-from orrery.config.pipeline import ALERT, PUBLISH
+from orrery.config.stages import ALERT, PUBLISH
 
 log = logging.getLogger(__name__)
 

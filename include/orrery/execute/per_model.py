@@ -18,8 +18,8 @@ from cosmos.operators.local import (
 )
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
+from orrery.config.stages import PUBLISH
 from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.ledger import Ledger

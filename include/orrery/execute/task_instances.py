@@ -33,7 +33,7 @@ from sqlalchemy import and_, case, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
-from orrery.config.pipeline import BUILD
+from orrery.config.stages import BUILD
 from orrery.execute.channel import FAIL_METHOD, NodeState, Update
 from orrery.execute.results import RESULT_KEY
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from orrery.config.kinds import INGEST_KINDS, RUN_KINDS
-from orrery.config.pipeline import EXPOSURES, INGEST, PUBLISH
 from orrery.config.publish import Publish
+from orrery.config.stages import EXPOSURES, INGEST, PUBLISH
 from orrery.config.transfer import Transfer
 from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc

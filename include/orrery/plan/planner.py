@@ -8,15 +8,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from orrery.config.loader import LoadedPipeline
-from orrery.config.pipeline import (
-    CORE,
-    SEED,
-    SNAPSHOT,
-    SOURCE_FRESHNESS,
-    SOURCE_TESTS,
-    STAGING,
-    TESTS,
-)
+from orrery.config.stages import CORE, SEED, SNAPSHOT, SOURCE_FRESHNESS, SOURCE_TESTS, STAGING, TESTS
 from orrery.manifest.alerts import effective_alerts
 from orrery.plan.beside import exposure_tasks, ingest_tasks, publish_tasks
 from orrery.plan.doc import node_doc, tests_doc

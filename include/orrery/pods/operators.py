@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import PUBLISH
+from orrery.config.stages import PUBLISH
 from orrery.execute.assignment import Assignment, shown
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.channel import NodeState, Update

@@ -19,8 +19,9 @@ from cosmos.converter import DbtToAirflowConverter
 
 from orrery.config.alerts import Alerts
 from orrery.config.environment import environment
-from orrery.config.pipeline import ALERT, BUILD, FINISHED, INGEST, PUBLISH, Pipeline
+from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
+from orrery.config.stages import ALERT, BUILD, FINISHED, INGEST, PUBLISH
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.profile import profile_config
 from orrery.manifest.store import ManifestStore
