@@ -37,3 +37,8 @@ def in_order(own: Iterable[str]) -> tuple[str, ...]:
     """Every stage of a pipeline that may have these of its own, in the order in which they are shown."""
     added = (name for name in own if name not in (SEED, *_NODES))
     return (*_FIRST, *added, *_NODES, *_LAST)
+
+
+def is_last(task_id: str) -> bool:
+    """Whether a task is about what has become of the run: it publishes it, or tells people."""
+    return task_id == ALERT or task_id.startswith(f"{PUBLISH}.")
