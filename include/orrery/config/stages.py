@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 # Stages of tasks. A pipeline may add stages for its models.
 INGEST = "ingest"
@@ -42,3 +42,8 @@ def in_order(own: Iterable[str]) -> tuple[str, ...]:
 def is_last(task_id: str) -> bool:
     """Whether a task is about what has become of the run: it publishes it, or tells people."""
     return task_id == ALERT or task_id.startswith(f"{PUBLISH}.")
+
+
+def publishes(what: str, task_ids: Container[str]) -> bool:
+    """Whether a pipeline with these tasks publishes its `docs`, `artifacts` or `elementary`."""
+    return f"{PUBLISH}.{what}" in task_ids

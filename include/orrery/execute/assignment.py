@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orrery.config.stages import publishes
 from orrery.execute.options import RunOptions
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 
@@ -46,8 +47,8 @@ class Assignment:
             options=options,
             tests=config.tests,
             stale=config.stale,
-            elementary=config.publish is not None and config.publish.elementary,
-            keep_results=config.publish is not None,
+            elementary=publishes("elementary", plan.tasks),
+            keep_results=publishes("artifacts", plan.tasks),
             most=shown(),
         )
 

@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
-from orrery.config.stages import PUBLISH
+from orrery.config.stages import publishes
 from orrery.execute.assignment import Assignment, shown
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.channel import NodeState, Update
@@ -109,8 +109,8 @@ class PodNodeOperator(DbtNodeOperator):
             ),
             tests="gate",
             stale="fail",
-            elementary=f"{PUBLISH}.elementary" in tasks,
-            keep_results=f"{PUBLISH}.artifacts" in tasks,
+            elementary=publishes("elementary", tasks),
+            keep_results=publishes("artifacts", tasks),
             most=shown(),
         )
 
