@@ -13,6 +13,9 @@ RESULT_KEY = "dbt"
 # XCom key of a build: the warnings of its nodes, by their tasks.
 WARNINGS_KEY = "warnings"
 
+# What is kept of the SQL of a failed node, in characters.
+MOST_SQL = 20_000
+
 # From good to bad; a task is as bad as its worst node.
 _SEVERITY = ("success", "pass", "no-op", "skipped", "warn", "fail", "runtime error", "error")
 
