@@ -10,7 +10,7 @@ from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
 from orrery.execute.ledger import Ledger
-from orrery.execute.results import MOST_SQL, severity, summary
+from orrery.execute.results import MOST_SQL, outcome, severity, summary
 from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
 from orrery.plan.descent import Descent
@@ -158,7 +158,7 @@ class Reporter:
                 NodeState.SKIPPED,
                 start=(record.start if record else None) or now,
                 end=(record.end if record else None) or now,
-                result=summary(record.results) if record else {"status": "skipped", "message": reason},
+                result=summary(record.results) if record else outcome(reason, status="skipped"),
                 note=reason,
             )
         )

@@ -15,7 +15,7 @@ from orrery.config.project import Project
 from orrery.config.publish import Publish
 from orrery.execute.ending import await_others
 from orrery.execute.options import SKIPPED_STAGE, OptionsError, RunOptions
-from orrery.execute.results import RESULT_KEY, outcome, summary
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import explained
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class PublishOperator(BaseOperator):
             self.log.warning("Older runs are not deleted: %s", error)
         else:
             self.log.info("%s published; %s older runs deleted %s", what, len(old), ", ".join(old))
-        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": what})
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(what))
 
 
 class DocsOperator(PublishOperator):
