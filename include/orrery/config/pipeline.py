@@ -7,47 +7,19 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from orrery.config.alerts import Alerts, Sla
-from orrery.config.block import Block, Names, as_list, mistake
+from orrery.config.block import Block, Names, mistake
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.environment import named
 from orrery.config.errors import suggest
 from orrery.config.publish import Publish
+from orrery.config.selection import Selections
 from orrery.config.stages import RESERVED, in_order
 
 PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def _check_selection(value: str) -> str:
-    for token in value.split():
-        if token.startswith("-"):
-            raise mistake(
-                f"a selection cannot contain the option {token!r}",
-                "Write only node selectors here, for example: tag:my_product",
-            )
-    if not value.strip():
-        raise mistake("the selection is empty", 'Name what to run, for example: "tag:my_product"')
-    return value
-
-
-Selection = Annotated[str, AfterValidator(_check_selection)]
-
-
-Selections = Annotated[
-    tuple[Selection, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
-]
 
 
 class After(Block):

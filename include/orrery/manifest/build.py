@@ -13,7 +13,7 @@ from orrery.config.project import Project
 from orrery.manifest import fingerprint
 from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
 from orrery.manifest.blocks import check_template_of
-from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.dbt import SYNTAX, Dbt, DbtError
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
 from orrery.manifest.ingest import ingestions
@@ -164,10 +164,7 @@ class _Resolver:
         except DbtError as error:
             self.problems.append(
                 self.pipeline.document.problem(
-                    location,
-                    f"dbt does not accept this selection: {str(error).removeprefix('Runtime Error').strip()}",
-                    "See https://docs.getdbt.com/reference/node-selection/syntax",
-                    at_value=True,
+                    location, f"dbt does not accept this selection: {error}", SYNTAX, at_value=True
                 )
             )
             return set()
