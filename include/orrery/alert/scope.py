@@ -13,6 +13,7 @@ from airflow.sdk import TriggerRule
 from orrery.config.alerts import Alerts, GroupAlerts, Slack
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
+from orrery.config.resources import NODE_TYPES, type_of
 from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 Resource = dict[str, Any]
 
-_BUILT = ("model", "seed", "snapshot", "exposure")
+_BUILT = (*NODE_TYPES, "exposure")
 _EMPTY: Resource = {"groups": {}, "nodes": {}, "sources": {}, "tests": {}, "exposures": {}, "runs": []}
 
 
@@ -92,7 +93,7 @@ class Scope:
     def impact(self, task_id: str) -> Impact:
         """What the failure of a task holds back, by Airflow's own rules."""
         tasks = self._after(task_id)
-        held = {uid for other in tasks for uid in self._uids_of(other) if uid.split(".", 1)[0] in _BUILT}
+        held = {uid for other in tasks for uid in self._uids_of(other) if type_of(uid) in _BUILT}
         touched = held | set(self._uids_of(task_id))
         for node in self.nodes_of(task_id):
             touched |= set(node["depends_on"]["nodes"]) if node["resource_type"] == "test" else set()
