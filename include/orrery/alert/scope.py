@@ -13,7 +13,7 @@ from airflow.sdk import TriggerRule
 from orrery.config.alerts import Alerts, GroupAlerts, Slack
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.config.resources import NODE_TYPES, type_of
+from orrery.config.resources import NODE_TYPES, owner_name, type_of
 from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
@@ -79,8 +79,7 @@ class Scope:
     def owner_of(self, task_id: str | None) -> str | None:
         """Who owns a task, or the pipeline, by name."""
         group = self.group_of(task_id) if task_id else self._owner
-        owner = self.slim["groups"].get(group, {}).get("owner") or {}
-        return owner.get("name") or owner.get("email") or group
+        return owner_name(self.slim["groups"].get(group, {}).get("owner"), group)
 
     def route(self, task_id: str | None = None) -> Slack | None:
         """Where in Slack to tell of a task, or of the pipeline."""

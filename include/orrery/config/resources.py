@@ -1,6 +1,9 @@
-"""dbt's types of resources, as manifests and unique ids name them."""
+"""What manifests say of all of dbt's resources: their types, and their owners."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 SOURCE = "source"
 NODE_TYPES = ("seed", "model", "snapshot")
@@ -12,3 +15,9 @@ DATA_TYPES = (*NODE_TYPES, SOURCE)
 def type_of(unique_id: str) -> str:
     """The type of the resource with this unique id."""
     return unique_id.partition(".")[0]
+
+
+def owner_name(owner: Mapping[str, Any] | None, otherwise: str | None) -> str | None:
+    """What to call the owner of a group or of an exposure, or `otherwise`."""
+    known = owner or {}
+    return known.get("name") or known.get("email") or otherwise
