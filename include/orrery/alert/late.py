@@ -124,6 +124,6 @@ def _is_ending(pipeline: str, run_id: str) -> bool:
     try:
         states = RuntimeTaskInstance.get_task_states(dag_id=pipeline, task_ids=[ALERT], run_ids=[run_id])
     except Exception as error:
-        log.info("How far the run is, is not known: %s", type(error).__name__)
+        log.warning("How far the run is, is not known: %s", type(error).__name__)
         return False
     return states.get(run_id, {}).get(ALERT) is not None
