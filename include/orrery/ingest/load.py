@@ -14,7 +14,8 @@ from orrery.config.ingest import Files
 from orrery.ingest.chunks import ChunkTables
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.loader import FileLoader, Loaded
-from orrery.ingest.merge import Merge, Merged
+from orrery.ingest.matching import Merged
+from orrery.ingest.merge import Merge
 from orrery.ingest.staging import Staged, clear, stage
 from orrery.ingest.target import Connect, Cursor, Target, ensure, lock, refusals
 
