@@ -74,7 +74,7 @@ class DbtRun:
             descent=self._descent,
             left=left,
             stale=self._assignment.stale,
-            most=self._assignment.most,
+            most=self._assignment.max_field_length,
         )
 
     def stop(self) -> None:

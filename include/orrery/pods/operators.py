@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
 from orrery.config.stages import publishes
-from orrery.execute.assignment import Assignment, shown
+from orrery.execute.assignment import Assignment, max_field_length
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.entry import check_choices
@@ -111,7 +111,7 @@ class PodNodeOperator(DbtNodeOperator):
             stale="fail",
             elementary=publishes("elementary", tasks),
             keep_results=publishes("artifacts", tasks),
-            most=shown(),
+            max_field_length=max_field_length(),
         )
 
     def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:
