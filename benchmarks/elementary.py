@@ -17,12 +17,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from execution import PIPELINE, ROOT, Bench, BenchmarkError, call, make_project, seconds, started
+from execution import PIPELINE, Bench, make_project
+from harness import ROOT, BenchmarkError, call, seconds, started
 
 from orrery.cli.airflow_api import AirflowApi
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
 REPORTED = "bench_reported"

@@ -11,42 +11,32 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
-
 from baselines import COSMOS, LIMIT_SECONDS, TRIGGERER, add_cosmos, add_plugins, add_triggerer
 from generate import generate_project
+from harness import BenchmarkError, Figures, call, complete, seconds, started, tree_cpu
 
 from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
 from orrery.cli.follow import is_marker
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
 from orrery.local import Stack
-from orrery.local.ports import find_free
 from orrery.manifest.store import ManifestStore
 
-ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = "bench"
 POLL_SECONDS = 0.2
 PARSE_SECONDS = 120
 LONGEST_SECONDS = 3600
-FOREIGN = ("ORRERY_", "DBT_", "AIRFLOW", "PYTHON")
 PHASES = (
     "trigger -> start of the build",
     "-> start of the first node",
@@ -69,12 +59,6 @@ warm-up. All DAGs run in Orrery's stack, whose workers have dbt and Cosmos impor
 Cosmos's DAGs are there, Airflow parses them again and again: so Orrery is measured first without them, and
 once more in turns with them. The {VARIANT} is one dbt build too, but each node is a task of its own in
 Airflow's triggerer. CPU seconds of a run include what an idle Airflow needs."""
-
-Figures = dict[str, float]
-
-
-class BenchmarkError(OrreryError):
-    """Something did not succeed, so that there is nothing to measure."""
 
 
 @dataclass(frozen=True)
@@ -158,46 +142,6 @@ def make_project(root: Path, nodes: int) -> None:
     (root / "dbt" / "pipelines").mkdir()
     (root / "dbt" / "pipelines" / f"{PIPELINE}.yml").write_text("select: tag:bench\nschedule: none\n")
     complete(root, AIRFLOW__CORE__PLUGINS_FOLDER=str(root / "plugins"))
-
-
-def complete(root: Path, **environment: str) -> None:
-    """Add what every project has, and let this process's environment point to the project in `root`."""
-    shutil.copytree(ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "include").symlink_to(ROOT / "include")
-    shutil.copy(ROOT / "dbt" / "profiles.yml", root / "dbt")
-    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
-        del os.environ[name]
-    os.environ |= {
-        "ORRERY_PROJECT_DIR": str(root),
-        "ORRERY_STATE_DIR": str(root / ".orrery"),
-        "ORRERY_PORT": str(find_free()),
-        "PYTHONPATH": str(root / "include"),
-        **environment,
-    }
-
-
-@contextmanager
-def started(root: Path) -> Iterator[Stack]:
-    """The project's stack, which is stopped at the end whatever happens."""
-    stack = Stack(root, root / ".orrery")
-    try:
-        stack.up()
-        yield stack
-    finally:
-        # A second Ctrl-C must not leave half of it running.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        stack.down()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def call(command: list[str], extra: dict[str, str] | None = None) -> None:
-    """Run a command quietly; one that fails is an error with what it said."""
-    env = os.environ | (extra or {})
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stdout + done.stderr)[-4000:]
-        raise BenchmarkError(f"{' '.join(command)}: exit code {done.returncode}\n{said}")
 
 
 class Bench:
@@ -306,20 +250,6 @@ class Bench:
     def cpu_since(self, before: Figures) -> Figures:
         """CPU seconds by component since `before`."""
         return {name: total - before[name] for name, total in self.cpu().items()}
-
-
-def tree_cpu(process: psutil.Process) -> float:
-    """CPU seconds of a process and all below it; an ended one counts for the parent that waited for it."""
-    total = 0.0
-    for child in process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended since
-            total += sum(child.cpu_times()[:4])
-    return total + sum(process.cpu_times()[:4])
-
-
-def seconds(text: str) -> float:
-    """An ISO 8601 time in seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 def moments_of(began: float, tasks: list[Json], run: Json) -> list[float]:

@@ -26,12 +26,12 @@ import psycopg2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "include"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from execution import BenchmarkError, Figures, call, complete, started, tree_cpu
 from generate import generate_landed
+from harness import BenchmarkError, Figures, call, complete, started, tree_cpu
 
 from orrery.cli.airflow_api import FINISHED_RUN, AirflowApi, Json
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD, INGEST
+from orrery.config.stages import BUILD, INGEST
 from orrery.local import Stack
 from services.redis import RedisServer
 

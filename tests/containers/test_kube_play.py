@@ -129,7 +129,7 @@ def order_of(live: Live) -> Order:
         stale="fail",
         elementary=False,
         keep_results=False,
-        most=4096,
+        max_field_length=4096,
     )
     return Order(assignment, dict.fromkeys(assignment.built, 1))
 

@@ -27,7 +27,7 @@ from orrery.ingest.errors import SetupError
 from orrery.plan.model import TaskKind, TaskPlan
 from orrery.pods import pod as pod_module
 from orrery.pods.operators import PodNodeOperator
-from orrery.pods.runner import PodRunner, RefusedError
+from orrery.pods.runner import OrderRefusedError, PodRunner
 from services.kubernetes import KubernetesServer
 from services.kubernetes_pods import Pod
 from support.tasks import context_of
@@ -191,7 +191,7 @@ def test_a_pod_may_be_silent_for_long(
 
 def test_a_refusal_is_for_good(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     does(monkeypatch, "said.refuse('no such node')\nsys.exit(2)\n")
-    with pytest.raises(RefusedError, match="no such node"):
+    with pytest.raises(OrderRefusedError, match="no such node"):
         runner(Heard()).run({A: 1})
 
 

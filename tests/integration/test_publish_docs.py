@@ -13,7 +13,7 @@ from conftest import WriteProject
 from orrery.execute.options import RunOptions
 from orrery.execute.run_folder import folder_of, keep_results
 from orrery.manifest.dbt import Dbt, DbtError
-from orrery.publish.docs import docs_dbt, write_docs
+from orrery.publish.docs import publishing_dbt, write_docs
 from support.warehouse import query
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,7 @@ def project(write_project: WriteProject, uri: str, schema: str, odd: str, **targ
             "dbt/models/odd.sql": odd,
         }
     )
-    return docs_dbt(made, TI, RunOptions())
+    return publishing_dbt(made, TI, RunOptions())
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 
 from orrery.alert.message import FailedTest, Message, Samples, first_lines, run_link, task_link
 from orrery.alert.scope import Resource, Scope
-from orrery.config.pipeline import BUILD, INGEST, SOURCE_FRESHNESS
+from orrery.config.resources import TEST_TYPES, type_of
+from orrery.config.stages import BUILD, INGEST, SOURCE_FRESHNESS
 from orrery.execute.results import severity
 
 # Rows of a failed test, by the test.
@@ -38,7 +39,7 @@ def failure(scope: Scope, task: Failed, sampler: Sampler = lambda test: None) ->
     """The message of one failed task."""
     pipeline, run_id, result = scope.dag.dag_id, task.run_id, task.result or {}
     failed = [node for node in result.get("nodes", ()) if severity(node["status"]) > severity("warn")]
-    tests = [_test(scope, node, sampler) for node in failed if _is_test(node["unique_id"])]
+    tests = [_test(scope, node, sampler) for node in failed if type_of(node["unique_id"]) in TEST_TYPES]
     # A test that could run says nothing but the number of its rows.
     counted = bool(tests) and all(node["status"] == "fail" for node in failed)
     stale = _stale(scope, task.task_id, failed)
@@ -157,10 +158,6 @@ def _of_run(scope: Scope, run_id: str, event: Any, what: str, **more: Any) -> Me
     )
 
 
-def _is_test(uid: str) -> bool:
-    return uid.startswith(("test.", "unit_test."))
-
-
 def _of_tests(tests: Sequence[FailedTest], task_id: str) -> str:
     if len(tests) > 1:
         return f"{len(tests)} tests of {task_id.partition('.')[2]}"
@@ -178,7 +175,7 @@ def _what(scope: Scope, task_id: str, map_index: int = -1) -> str:
     kind = nodes[0]["resource_type"] if nodes else "task"
     if kind == "source":
         return f"source {nodes[0]['source_name']}.{nodes[0]['name']}"
-    return f"tests of {name}" if _is_test(f"{kind}.") else f"{kind} {nodes[0]['name'] if nodes else name}"
+    return f"tests of {name}" if kind in TEST_TYPES else f"{kind} {nodes[0]['name'] if nodes else name}"
 
 
 def _facts(scope: Scope, run_id: str, task_id: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from orrery.alert.memory import OPEN, Memory, late_key, root_key, warned_key
 from orrery.alert.scope import Scope
 from orrery.alert.send import Sender, Sent
 from orrery.config.alerts import Alerts
-from orrery.config.pipeline import BUILD, INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
+from orrery.config.stages import BUILD, INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, severity
 
@@ -135,11 +135,6 @@ class Ending:
                 if result and severity(result["status"]) >= severity("warn"):
                     found[task_id] = result["message"] or result["status"]
         return found
-
-    def _is_of(self, stages: tuple[str, ...], name: str) -> bool:
-        """Whether it is a task of these stages that tells a result: neither a step nor an instance does."""
-        known = name.partition(".")[0] in stages and self._scope.dag.has_task(name)
-        return known and not name.endswith(STEPS) and bool(self._scope.uids_of(name))
 
     def _end_lateness(self, state: str) -> None:
         known = self._memory.recall(late_key(self._run_id))

@@ -15,7 +15,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert, DeadlineReference
 
 from orrery.config.alerts import Alerts, SlaBlock
-from orrery.config.pipeline import ALERT
+from orrery.config.stages import ALERT
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -124,6 +124,6 @@ def _is_ending(pipeline: str, run_id: str) -> bool:
     try:
         states = RuntimeTaskInstance.get_task_states(dag_id=pipeline, task_ids=[ALERT], run_ids=[run_id])
     except Exception as error:
-        log.info("How far the run is, is not known: %s", type(error).__name__)
+        log.warning("How far the run is, is not known: %s", type(error).__name__)
         return False
     return states.get(run_id, {}).get(ALERT) is not None

@@ -18,6 +18,7 @@ from orrery.config.alerts import MOST_SAMPLES
 from orrery.config.project import Project
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import use_connection
+from orrery.execute.results import MOST_SQL
 from orrery.manifest.dbt import Dbt
 from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 
@@ -30,8 +31,6 @@ _OWN_TESTS = ("not_null", "unique", "accepted_values", "relationships")
 _OWN_COLUMNS = frozenset({"unique_field", "value_field", "from_field", "n_records"})
 # For all of dbt's start, and for the query.
 SECONDS, _QUERY_SECONDS = 10.0, 4.0
-# What is kept of a test's SQL may have been cut at this length; see orrery.execute.reporter.
-_CUT = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ def _allowed(resource: Resource) -> int:
 
 def sql_of(compiled: str, name: str) -> str | None:
     """The SQL of one test in that of a task, where each stands below its name; None when it is not there."""
-    if len(compiled) >= _CUT:
+    if len(compiled) >= MOST_SQL:
+        # It may have been cut.
         return None
     parts = re.split(r"(?m)^-- (\S+)$", compiled)
     if len(parts) == 1:

@@ -12,15 +12,16 @@ from airflow.sdk import TriggerRule
 
 from orrery.config.alerts import Alerts, GroupAlerts, Slack
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import BUILD
 from orrery.config.project import Project
+from orrery.config.resources import NODE_TYPES, owner_name, type_of
+from orrery.config.stages import BUILD
 from orrery.manifest.store import ManifestStore
 
 log = logging.getLogger(__name__)
 
 Resource = dict[str, Any]
 
-_BUILT = ("model", "seed", "snapshot", "exposure")
+_BUILT = (*NODE_TYPES, "exposure")
 _EMPTY: Resource = {"groups": {}, "nodes": {}, "sources": {}, "tests": {}, "exposures": {}, "runs": []}
 
 
@@ -58,7 +59,7 @@ class Scope:
 
     def nodes_of(self, task_id: str) -> list[Resource]:
         """The resources of a task; those that the manifest does not know are left out."""
-        return [self.resources[uid] for uid in self.uids_of(task_id) if uid in self.resources]
+        return [self.resources[uid] for uid in self._uids_of(task_id) if uid in self.resources]
 
     def parents_of(self, test: Resource) -> list[Resource]:
         """What a test reads, as far as the pipeline has it."""
@@ -78,8 +79,7 @@ class Scope:
     def owner_of(self, task_id: str | None) -> str | None:
         """Who owns a task, or the pipeline, by name."""
         group = self.group_of(task_id) if task_id else self._owner
-        owner = self.slim["groups"].get(group, {}).get("owner") or {}
-        return owner.get("name") or owner.get("email") or group
+        return owner_name(self.slim["groups"].get(group, {}).get("owner"), group)
 
     def route(self, task_id: str | None = None) -> Slack | None:
         """Where in Slack to tell of a task, or of the pipeline."""
@@ -92,8 +92,8 @@ class Scope:
     def impact(self, task_id: str) -> Impact:
         """What the failure of a task holds back, by Airflow's own rules."""
         tasks = self._after(task_id)
-        held = {uid for other in tasks for uid in self.uids_of(other) if uid.split(".", 1)[0] in _BUILT}
-        touched = held | set(self.uids_of(task_id))
+        held = {uid for other in tasks for uid in self._uids_of(other) if type_of(uid) in _BUILT}
+        touched = held | set(self._uids_of(task_id))
         for node in self.nodes_of(task_id):
             touched |= set(node["depends_on"]["nodes"]) if node["resource_type"] == "test" else set()
         exposures = [
@@ -114,7 +114,7 @@ class Scope:
                     waiting.append(other)
         return found
 
-    def uids_of(self, task_id: str) -> Iterable[str]:
+    def _uids_of(self, task_id: str) -> Iterable[str]:
         """The unique ids of what a task runs."""
         if task_id == BUILD:
             return ()

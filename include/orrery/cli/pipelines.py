@@ -18,8 +18,8 @@ from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
-from orrery.config.pipeline import ALERT, PUBLISH, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS
 from orrery.config.project import Project
+from orrery.config.stages import ALERT, SOURCE_FRESHNESS, SOURCE_TESTS, STEPS, TESTS, is_last
 from orrery.execute.options import MAX_THREADS
 
 RETRIED = ("failed", "upstream_failed")
@@ -150,12 +150,8 @@ def _failed(tasks: list[Json]) -> dict[str, Any]:
             ids.append([task_id, index] if index >= 0 else task_id)
     if ids:
         # What has become of the run is published and told anew.
-        ids += [t["task_id"] for t in tasks if _is_last(t["task_id"]) and t["task_id"] not in ids]
+        ids += [t["task_id"] for t in tasks if is_last(t["task_id"]) and t["task_id"] not in ids]
     return {"task_ids": ids} if ids else {}
-
-
-def _is_last(task_id: str) -> bool:
-    return task_id == ALERT or task_id.startswith(f"{PUBLISH}.")
 
 
 def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:

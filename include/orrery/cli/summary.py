@@ -23,7 +23,7 @@ from orrery.cli.follow import (
     stage_of,
     styled,
 )
-from orrery.config.pipeline import PUBLISH
+from orrery.config.stages import PUBLISH
 from orrery.execute.results import RESULT_KEY
 
 LOG_LINES = 20

@@ -6,8 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field, field_validator
 
-from orrery.config.block import Block, mistake
-from orrery.config.ingest import Duration
+from orrery.config.block import Block, Duration, mistake
 
 
 class Airbyte(Block):

@@ -9,8 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orrery.config.block import Block, as_list, mistake
-from orrery.config.ingest import Duration
+from orrery.config.block import Block, Duration, as_list, mistake
 
 Event = Literal["failure", "warning", "late", "recovery", "success"]
 DEFAULT_EVENTS: tuple[Event, ...] = ("failure", "warning", "late", "recovery")

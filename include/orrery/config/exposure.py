@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from orrery.config.block import Block, mistake
-from orrery.config.ingest import Duration
+from orrery.config.block import Block, Duration, mistake
 
 
 def _check_endpoint(value: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orrery.config.block import Block, Names, mistake
+from orrery.config.block import Block, Duration, Names, mistake
 from orrery.config.project import Project
 from orrery.config.stores import check_place
 
@@ -27,22 +27,9 @@ FORMATS = {
 _TABS = ".tsv"
 GZIP = ".gz"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _SIZE = re.compile(r"(\d+)\s*(B|KB|MB|GB)")
 _SIZE_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return timedelta(seconds=value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise mistake(f"{value!r} is no duration", "Write for example 30s, 15m, 6h or 1d.")
-    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
 
 
 def _rejected(value: Any) -> Any:
@@ -98,7 +85,6 @@ def _ending(pattern: str) -> str:
     return next(filter(name.endswith, FORMATS), "")
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration, json_schema_input_type=str | int)]
 Rejected = Annotated[int | float, BeforeValidator(_rejected, json_schema_input_type=str | int)]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str | int)]
 Character = Annotated[str, AfterValidator(_one_character)]

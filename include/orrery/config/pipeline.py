@@ -7,71 +7,19 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from orrery.config.alerts import Alerts, Sla
-from orrery.config.block import Block, Names, as_list, mistake
+from orrery.config.block import Block, Names, mistake
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.environment import named
 from orrery.config.errors import suggest
 from orrery.config.publish import Publish
+from orrery.config.selection import Selections
+from orrery.config.stages import RESERVED, in_order
 
 PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
-
-# Stages of tasks, in the order in which they are shown. A pipeline may add stages for its models.
-INGEST = "ingest"
-SOURCE_FRESHNESS = "source_freshness"
-SOURCE_TESTS = "source_tests"
-TESTS = "tests"
-EXPOSURES = "exposures"
-PUBLISH = "publish"
-SEED = "seed"
-STAGING = "staging"
-SNAPSHOT = "snapshot"
-CORE = "core"
-OTHER_STAGES = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES, PUBLISH)
-# The task outside of all stages that announces the success of a pipeline to those that come after.
-FINISHED = "finished"
-# The task outside of all stages that runs dbt.
-BUILD = "build"
-# The task outside of all stages that tells people how a run has ended.
-ALERT = "alert"
-# How the names of the tasks end that come before the one that loads big files: they cut them, and stage them.
-SPLIT = "__split"
-CHUNKS = "__chunks"
-STEPS = (SPLIT, CHUNKS)
-NODE_STAGES = (SEED, STAGING, SNAPSHOT, CORE)
-
-_RESERVED = (*OTHER_STAGES, FINISHED, BUILD, ALERT)
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def _check_selection(value: str) -> str:
-    for token in value.split():
-        if token.startswith("-"):
-            raise mistake(
-                f"a selection cannot contain the option {token!r}",
-                "Write only node selectors here, for example: tag:my_product",
-            )
-    if not value.strip():
-        raise mistake("the selection is empty", 'Name what to run, for example: "tag:my_product"')
-    return value
-
-
-Selection = Annotated[str, AfterValidator(_check_selection)]
-
-
-Selections = Annotated[
-    tuple[Selection, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
-]
 
 
 class After(Block):
@@ -204,10 +152,10 @@ class Pipeline(Block):
     @classmethod
     def _check_stage_names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
-            if name in _RESERVED or not _STAGE_NAME.fullmatch(name):
+            if name in RESERVED or not _STAGE_NAME.fullmatch(name):
                 raise mistake(
                     f"{name!r} cannot be the name of a stage of nodes",
-                    "Use lower-case letters, digits and _, and none of: " + ", ".join(_RESERVED) + ".",
+                    "Use lower-case letters, digits and _, and none of: " + ", ".join(RESERVED) + ".",
                     key=name,
                 )
         return value
@@ -236,9 +184,7 @@ class Pipeline(Block):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """Every stage that this pipeline may have, in the order of display."""
-        own = tuple(name for name in self.stages if name not in NODE_STAGES)
-        nodes = (SEED, SOURCE_FRESHNESS, SOURCE_TESTS, *own, STAGING, SNAPSHOT, CORE, TESTS)
-        return (INGEST, *nodes, EXPOSURES, PUBLISH)
+        return in_order(self.stages)
 
     @property
     def pods(self) -> DbtPods | None:

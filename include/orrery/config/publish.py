@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -43,18 +42,3 @@ class Publish(Block):
     def place(self, project: Project, pipeline: str) -> Place:
         """Where the pipeline publishes to."""
         return Place.parse(self.to or f"file://{project.target_dir.absolute()}/published/{pipeline}")
-
-
-def shared_places(blocks: Mapping[str, Publish | None]) -> dict[str, str]:
-    """The pipelines that publish to the place of another one, each with the name of that other one.
-
-    They would replace each other's latest files, and delete each other's runs.
-    """
-    first: dict[Place, str] = {}
-    shared: dict[str, str] = {}
-    for name, block in blocks.items():
-        if block is not None and block.to is not None:
-            other = first.setdefault(Place.parse(block.to), name)
-            if other != name:
-                shared[name] = other
-    return shared

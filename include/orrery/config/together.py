@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from orrery.config.errors import ConfigError, suggest
-from orrery.config.publish import shared_places
+from orrery.config.stores import Place
 
 if TYPE_CHECKING:
     from orrery.config.loader import LoadedPipeline
@@ -39,16 +39,24 @@ def check_after(valid: dict[str, LoadedPipeline], broken: dict[str, ConfigError]
 
 
 def check_places(valid: dict[str, LoadedPipeline], broken: dict[str, ConfigError]) -> None:
-    """No two pipelines may publish to one place."""
-    blocks = {name: pipeline.config.publish for name, pipeline in valid.items()}
-    for name, other in shared_places(blocks).items():
-        problem = valid.pop(name).document.problem(
-            ("publish", "to"),
-            f"the pipeline {other!r} publishes to this place, too",
-            "Give each pipeline a folder of its own below it.",
-            at_value=True,
-        )
-        broken[name] = ConfigError([problem])
+    """No two pipelines may publish to one place.
+
+    They would replace each other's latest files, and delete each other's runs.
+    """
+    first: dict[Place, str] = {}
+    for name, pipeline in list(valid.items()):
+        block = pipeline.config.publish
+        if block is None or block.to is None:
+            continue
+        other = first.setdefault(Place.parse(block.to), name)
+        if other != name:
+            problem = valid.pop(name).document.problem(
+                ("publish", "to"),
+                f"the pipeline {other!r} publishes to this place, too",
+                "Give each pipeline a folder of its own below it.",
+                at_value=True,
+            )
+            broken[name] = ConfigError([problem])
 
 
 def _cycle(start: str, parents: Callable[[str], Iterable[str]]) -> list[str]:

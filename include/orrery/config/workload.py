@@ -9,8 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orrery.config.block import Block, Names, as_list, mistake
-from orrery.config.ingest import Duration
+from orrery.config.block import Block, Duration, Names, as_list, mistake
 
 CONNECTION = "kubernetes_default"
 # Set by Orrery in every container: the object that the run is about, or nothing.

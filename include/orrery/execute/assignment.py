@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orrery.config.stages import publishes
 from orrery.execute.options import RunOptions
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 
@@ -19,8 +20,8 @@ class Assignment:
 
     `tasks` are all those of the pipeline, by their ids, since they say what comes after what. `stale` and
     `tests` are the pipeline's. `elementary` says whether the pipeline wants its report, `keep_results`
-    whether dbt's results are to be published, `log_url` is where Airflow shows the task, `most` is how
-    many characters of SQL it shows.
+    whether dbt's results are to be published, `log_url` is where Airflow shows the task,
+    `max_field_length` is how many characters of SQL it shows.
     """
 
     dag_id: str
@@ -32,7 +33,7 @@ class Assignment:
     stale: str
     elementary: bool
     keep_results: bool
-    most: int
+    max_field_length: int
 
     @classmethod
     def of(cls, plan: PipelinePlan, options: RunOptions, ti: Any) -> Assignment:
@@ -46,9 +47,9 @@ class Assignment:
             options=options,
             tests=config.tests,
             stale=config.stale,
-            elementary=config.publish is not None and config.publish.elementary,
-            keep_results=config.publish is not None,
-            most=shown(),
+            elementary=publishes("elementary", plan.tasks),
+            keep_results=publishes("artifacts", plan.tasks),
+            max_field_length=max_field_length(),
         )
 
     @property
@@ -57,7 +58,7 @@ class Assignment:
         return {task_id: task for task_id, task in self.tasks.items() if task.kind not in _NOT_BUILT}
 
 
-def shown() -> int:
+def max_field_length() -> int:
     """How many characters Airflow shows of a rendered template."""
     # Where dbt runs in a pod, nothing but this would import Airflow, which costs seconds.
     from airflow.sdk.configuration import conf

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, refusal, summary
+from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, outcome, refusal
 from orrery.plan.model import PipelinePlan
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class DbtBuildOperator(BaseOperator):
             raise AirflowException("The build was stopped; dbt's queries are cancelled.") from None
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
         self.log.info("dbt build: %s", told)
-        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": f"dbt build: {told}"})
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(f"dbt build: {told}"))
         if self.plan.alerts is not None:
             context["ti"].xcom_push(key=WARNINGS_KEY, value=self._run.warnings)
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import INGEST
 from orrery.config.project import Project
+from orrery.config.stages import INGEST
 from orrery.execute.assignment import Assignment
 from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
 from orrery.execute.elementary import why_absent

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orrery.config.resources import TEST_TYPES, type_of
 from orrery.execute.results import NodeResult, read_document, run_result, severity
 from orrery.plan.model import TaskPlan
 
@@ -188,7 +189,7 @@ def _result(uid: str, result: Any) -> NodeResult:
             "status": result.status,
             "execution_time": round(result.execution_time, 6),
             "adapter_response": {key: _plain(value) for key, value in response.items()},
-            "failures": result.num_failures if uid.startswith(("test.", "unit_test.")) else None,
+            "failures": result.num_failures if type_of(uid) in TEST_TYPES else None,
             "message": result.message,
         }
     )

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orrery.config.pipeline import TESTS
 from orrery.config.project import Project
+from orrery.config.stages import TESTS
 from orrery.execute import run_folder
 from orrery.execute.assignment import Assignment
 from orrery.execute.collector import Collector, Line
@@ -74,7 +74,7 @@ class DbtRun:
             descent=self._descent,
             left=left,
             stale=self._assignment.stale,
-            most=self._assignment.most,
+            most=self._assignment.max_field_length,
         )
 
     def stop(self) -> None:

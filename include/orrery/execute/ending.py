@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowRescheduleException
 
-from orrery.config.pipeline import ALERT, PUBLISH
+from orrery.config.stages import is_last
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,7 @@ def states_of_others(ti: Any) -> dict[str, str | None]:
     states: Mapping[str, str | None] = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(
         ti.run_id, {}
     )
-    return {
-        task_id: state
-        for task_id, state in states.items()
-        if task_id != ALERT and not task_id.startswith(f"{PUBLISH}.")
-    }
+    return {task_id: state for task_id, state in states.items() if not is_last(task_id)}
 
 
 def await_others(ti: Any) -> dict[str, str | None]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import INGEST
 from orrery.config.project import Project
+from orrery.config.stages import INGEST
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, refusal
 from orrery.plan.objects import check_object

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
+from orrery.config.resources import TEST_TYPES
 from orrery.execute.node_runs import NodeRun
 
 # A node is slower when it takes that many times the median of the earlier runs, and that much longer.
@@ -15,7 +16,7 @@ FACTOR = 2
 SECONDS = 1.0
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Only what ran to its end tells how long it takes and how many rows it has.
-_RAN = ("success", "pass", "warn")
+RAN = ("success", "pass", "warn")
 _PASSED = ("pass", "warn")
 _FAILED = ("fail", "error")
 
@@ -118,7 +119,7 @@ def flaky(runs: Sequence[Run]) -> list[Flaky]:
     tests: dict[str, list[NodeRun]] = defaultdict(list)
     for run in runs:
         for node in run.nodes:
-            if node.resource_type in ("test", "unit_test"):
+            if node.resource_type in TEST_TYPES:
                 tests[node.unique_id].append(node)
     found = [
         Flaky(
@@ -157,5 +158,5 @@ def _figures(run: Run, figure: str) -> dict[str, tuple[NodeRun, float]]:
     return {
         node.unique_id: (node, getattr(node, figure))
         for node in run.nodes
-        if node.status in _RAN and getattr(node, figure) is not None
+        if node.status in RAN and getattr(node, figure) is not None
     }

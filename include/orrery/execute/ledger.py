@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from orrery.config.resources import type_of
 from orrery.execute.collector import NodeRecord
 from orrery.execute.node_runs import TABLE, NodeRun, moment, none_on, record
 from orrery.execute.results import NodeResult
@@ -75,7 +76,7 @@ class Ledger:
             pipeline=self._pipeline,
             run_id=self._run_id,
             unique_id=result.unique_id,
-            resource_type=result.unique_id.split(".", 1)[0],
+            resource_type=type_of(result.unique_id),
             status=result.status,
             seconds=result.seconds,
             rows_affected=result.rows_affected,

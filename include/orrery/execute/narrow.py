@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from orrery.config.errors import suggest
 from orrery.config.project import Project
 from orrery.execute.options import EXCLUDE, SELECT, SKIPPED_STAGE, OptionsError, RunOptions
-from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.dbt import SYNTAX, Dbt, DbtError
 
 _NOT_SELECTED = "This run leaves it out (select, exclude)."
 
@@ -71,11 +71,8 @@ def _resolve(name: str, select: tuple[str, ...], exclude: tuple[str, ...], dbt: 
     try:
         return dbt.select(select, exclude)
     except DbtError as error:
-        raise OptionsError(
-            f"{name}: dbt does not accept {' '.join(select)!r}: "
-            f"{str(error).removeprefix('Runtime Error').strip()}\n"
-            "  See https://docs.getdbt.com/reference/node-selection/syntax"
-        ) from None
+        told = f"{name}: dbt does not accept {' '.join(select)!r}: {error}"
+        raise OptionsError(f"{told}\n  {SYNTAX}") from None
 
 
 def _names(tasks: Iterable[NodeTask]) -> Mapping[str, None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orrery.config.errors import OrreryError, suggest
+from orrery.config.selection import ONLY_SELECTORS, option_in
 from orrery.config.stores import Place
 
 SELECT = "select"
@@ -92,11 +93,7 @@ def _uri(value: str | None) -> str | None:
 
 
 def _selection(name: str, value: str | None) -> tuple[str, ...]:
-    tokens = tuple((value or "").split())
-    for token in tokens:
-        if token.startswith("-"):
-            raise OptionsError(
-                f"{name} cannot contain the option {token!r}.\n"
-                "  Write only node selectors here, for example: tag:my_product"
-            )
-    return tokens
+    selection = value or ""
+    if option := option_in(selection):
+        raise OptionsError(f"{name} cannot contain the option {option!r}.\n  {ONLY_SELECTORS}")
+    return tuple(selection.split())

@@ -18,8 +18,8 @@ from cosmos.operators.local import (
 )
 
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import PUBLISH
 from orrery.config.project import Project
+from orrery.config.stages import publishes
 from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.ledger import Ledger
@@ -87,10 +87,10 @@ class PerModelRun:
 
     def execute(self, context: Context) -> None:
         """Run dbt; raises what Cosmos raises, with dbt's message, when a node fails."""
-        published = context["dag"].task_ids
-        if f"{PUBLISH}.artifacts" in published:
+        task_ids = context["dag"].task_ids
+        if publishes("artifacts", task_ids):
             self._folder = folder_of(self._project, self._ti.dag_id, self._ti.run_id)
-        elementary = f"{PUBLISH}.elementary" in published and packages.has_elementary(self._project)
+        elementary = publishes("elementary", task_ids) and packages.has_elementary(self._project)
         try:
             self._run(context, elementary=elementary)
         except Exception as error:

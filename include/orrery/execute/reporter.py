@@ -10,15 +10,14 @@ from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
 from orrery.execute.ledger import Ledger
-from orrery.execute.results import severity, summary
+from orrery.execute.results import MOST_SQL, outcome, severity, summary
 from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
 from orrery.plan.descent import Descent
 from orrery.plan.model import TaskKind
 
-# What a failed node's task gets of dbt's log and of its SQL, in lines and in characters.
+# What a failed node's task gets of dbt's log, in lines.
 _LINES = 200
-_CHARACTERS = 20_000
 
 
 class Logs(Protocol):
@@ -137,7 +136,7 @@ class Reporter:
                 failure={
                     "result": summary(record.results),
                     "lines": [[line.time, line.level, line.text] for line in record.lines][-_LINES:],
-                    "compiled_sql": compiled_sql(self._dbt.manifest, nodes)[:_CHARACTERS],
+                    "compiled_sql": compiled_sql(self._dbt.manifest, nodes)[:MOST_SQL],
                     "compiled_paths": compiled_paths(self._dbt.manifest, nodes),
                 },
             )
@@ -159,7 +158,7 @@ class Reporter:
                 NodeState.SKIPPED,
                 start=(record.start if record else None) or now,
                 end=(record.end if record else None) or now,
-                result=summary(record.results) if record else {"status": "skipped", "message": reason},
+                result=summary(record.results) if record else outcome(reason, status="skipped"),
                 note=reason,
             )
         )

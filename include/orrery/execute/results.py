@@ -8,10 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orrery.config.resources import NODE_TYPES, TEST_TYPES, type_of
+
 # XCom key of a task's NodeResults.
 RESULT_KEY = "dbt"
 # XCom key of a build: the warnings of its nodes, by their tasks.
 WARNINGS_KEY = "warnings"
+
+# What is kept of the SQL of a failed node, in characters.
+MOST_SQL = 20_000
 
 # From good to bad; a task is as bad as its worst node.
 _SEVERITY = ("success", "pass", "no-op", "skipped", "warn", "fail", "runtime error", "error")
@@ -79,7 +84,7 @@ def refusal(error: Exception) -> dict[str, Any]:
 def _told(node: NodeResult) -> str:
     """The message of a node; that of a test does not name the test, so its name comes first."""
     kind, *rest = node.unique_id.split(".")
-    return f"{rest[1]}: {node.message}" if kind in ("test", "unit_test") else str(node.message)
+    return f"{rest[1]}: {node.message}" if kind in TEST_TYPES else str(node.message)
 
 
 def severity(status: str) -> int:
@@ -89,7 +94,7 @@ def severity(status: str) -> int:
 
 def run_result(result: Mapping[str, Any]) -> NodeResult:
     """One entry of `results` in dbt's run_results.json."""
-    builds = result["unique_id"].split(".", 1)[0] in ("model", "seed", "snapshot")
+    builds = type_of(result["unique_id"]) in NODE_TYPES
     response = result.get("adapter_response") or {}
     rows = response.get("rows_affected") if builds else None
     return NodeResult(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.state import TaskScope
 from airflow.state.metastore import MetastoreBackend
 
-from orrery.config.pipeline import BUILD
+from orrery.config.stages import BUILD
 from orrery.execute import task_instances
 from orrery.execute.channel import HELD, HOLD, ORPHANED, PREFIX, PUBLISH, REBUILD, RELEASE, Update
 

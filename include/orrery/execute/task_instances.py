@@ -33,8 +33,9 @@ from sqlalchemy import and_, case, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
-from orrery.config.pipeline import BUILD
+from orrery.config.stages import BUILD
 from orrery.execute.channel import FAIL_METHOD, NodeState, Update
+from orrery.execute.node_runs import moment
 from orrery.execute.results import RESULT_KEY
 
 # Marks the task instances of a build, in the column for the operating system's user.
@@ -124,14 +125,14 @@ def publish(scope: TaskScope, updates: Sequence[Update], session: Session) -> No
 
 def keep_alive(scope: TaskScope, session: Session) -> None:
     """Renew the patience of Airflow with the tasks of a build that is alive."""
-    for state, column, moment in (
+    for state, column, until in (
         (TaskInstanceState.DEFERRED, TaskInstance.trigger_timeout, _now() + _PATIENCE),
         (TaskInstanceState.RUNNING, TaskInstance.last_heartbeat_at, _now() + _HEARTBEAT),
     ):
         session.execute(
             update(TaskInstance)
             .where(*_of_run(scope), TaskInstance.state == state, TaskInstance.unixname == _HOLDER)
-            .values({column: moment})
+            .values({column: until})
             .execution_options(synchronize_session=False)
         )
 
@@ -208,7 +209,7 @@ _RELEASED: _Values = {
 
 def _values(news: Update, row: Any) -> _Values:
     """The columns of a task instance after the news."""
-    start, end = _moment(news.start), _moment(news.end)
+    start, end = moment(news.start), moment(news.end)
     common: _Values = {
         # A task without a state, or a held one, has not begun its next try.
         "try_number": row.try_number + (row.state in (None, TaskInstanceState.DEFERRED)),
@@ -362,10 +363,6 @@ def _lock(scope: TaskScope, session: Session) -> None:
         # Not against foreign keys: workers may go on writing XComs of the run.
         .with_for_update(key_share=True)
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _now() -> datetime:

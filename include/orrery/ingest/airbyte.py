@@ -20,7 +20,7 @@ from orrery.config.airbyte import Airbyte
 from orrery.config.errors import suggest
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, outcome
-from orrery.ingest.airbyte_errors import Conflict, reached, reason
+from orrery.ingest.airbyte_errors import SyncRunsError, reached, reason
 from orrery.ingest.connections import require
 from orrery.ingest.errors import IngestError, SetupError, explained, without_secrets
 from orrery.ingest.resume import unhurried
@@ -132,7 +132,7 @@ class AirbyteOperator(AirbyteTriggerSyncOperator):
                     job = hook.submit_sync_connection(connection_id)
                 self.log.info("Airbyte's job %s has started.", job.job_id)
                 return job
-            except Conflict:
+            except SyncRunsError:
                 if (job := self._running(hook, connection_id)) is not None:
                     self.log.info("Airbyte's job %s runs already; the task waits for it.", job.job_id)
                     return job

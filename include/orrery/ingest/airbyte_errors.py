@@ -19,7 +19,7 @@ from orrery.ingest.errors import IngestError, SetupError
 _REASON_SECONDS = 10.0
 
 
-class Conflict(IngestError):
+class SyncRunsError(IngestError):
     """A sync of the connection is running."""
 
 
@@ -35,7 +35,7 @@ def reached(block: Airbyte) -> Iterator[None]:
         if isinstance(cause, errors.AirbyteAPIError):
             status, said = cause.status_code, _said(cause.body)
             if status == 409:
-                raise Conflict(said) from None
+                raise SyncRunsError(said) from None
             if status == 404:
                 raise SetupError(
                     f"Airbyte knows nothing of {block.airbyte!r} ({said}).\n"

@@ -16,7 +16,7 @@ from orrery.ingest.bigquery_target import Tables, literal
 from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.loader import FileLoader, Loaded
-from orrery.ingest.merge import Merged
+from orrery.ingest.matching import Merged
 from orrery.ingest.target import Target
 
 # How often a transaction that lost against another one is tried again, and after how many seconds.

@@ -10,7 +10,7 @@ from orrery.ingest.bigquery import BigQuery
 from orrery.ingest.bigquery_staging import Staged
 from orrery.ingest.bigquery_target import META, Tables, literal, name
 from orrery.ingest.landing import LandingFile
-from orrery.ingest.merge import LONGEST_REASON, SHOWN, is_allowed, match_columns, too_many
+from orrery.ingest.matching import LONGEST_REASON, SHOWN, is_allowed, match_columns, too_many
 from orrery.ingest.target import LOADED_AT, SOURCE_ID
 
 _TRUE = "('t', 'true', 'y', 'yes', 'on', '1')"

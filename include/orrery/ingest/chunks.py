@@ -19,10 +19,9 @@ from psycopg2 import errors
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from orrery.config.ingest import Files
-from orrery.ingest.errors import refusals
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.staging import Into, Section, Staged, stage
-from orrery.ingest.target import Connect, Cursor, Target
+from orrery.ingest.target import Connect, Cursor, Target, refusals
 
 # With another shape of the comments below it has to be another one.
 PREFIX = "_orrery_chunk_"

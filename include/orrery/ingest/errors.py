@@ -7,27 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psycopg2
 from airflow.providers.common.compat.sdk import redact
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from psycopg2 import errors
 
 from orrery.config.errors import OrreryError
 from orrery.execute.results import RESULT_KEY, outcome
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-# What PostgreSQL says of data, unlike of a connection, a lock or a disk: to try again is of no use.
-_REFUSALS = (
-    psycopg2.DataError,
-    psycopg2.IntegrityError,
-    psycopg2.ProgrammingError,
-    psycopg2.NotSupportedError,
-    errors.ProgramLimitExceeded,
-    errors.StatementTooComplex,
-    errors.TooManyColumns,
-)
 
 
 class IngestError(OrreryError):
@@ -44,7 +31,6 @@ class FileError(IngestError):
     def __init__(self, file: str, what: str, fix: str, line: int | None = None) -> None:
         place = f"{file}:{line}" if line else file
         super().__init__(f"{place}: {what}\n  {fix}")
-        self.what = what
 
 
 # What an answer may repeat of a request, and what stands in URIs.
@@ -79,16 +65,3 @@ def explained(context: Context) -> Iterator[None]:
         # Such as a database that does not answer: another try may help.
         context["ti"].xcom_push(key=RESULT_KEY, value=outcome(without_secrets(str(error)), status="error"))
         raise
-
-
-@contextmanager
-def refusals(file: str) -> Iterator[None]:
-    """Make a FileError of what PostgreSQL says of the data of a file."""
-    try:
-        yield
-    except _REFUSALS as error:
-        raise FileError(
-            file,
-            f"PostgreSQL does not take it: {(error.diag.message_primary or str(error)).strip()}",
-            "Correct the file or the source; nothing of the file is loaded.",
-        ) from error

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 from orrery.config.environment import named
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
-from orrery.execute.results import RESULT_KEY, summary
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.connections import base_url, hide, require
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
@@ -46,7 +46,7 @@ class HttpOperator(BaseOperator):
         with explained(context):
             answer = self._call(context["ti"].run_id)
         self.log.info("%s", answer)
-        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": answer})
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(answer))
 
     def _call(self, run_id: str) -> str:
         """What the service answered, in short; raises IngestError."""

@@ -12,12 +12,12 @@ from psycopg2.sql import SQL, Identifier, Literal
 
 from orrery.config.ingest import Files
 from orrery.ingest.chunks import ChunkTables
-from orrery.ingest.errors import refusals
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.loader import FileLoader, Loaded
-from orrery.ingest.merge import Merge, Merged
+from orrery.ingest.matching import Merged
+from orrery.ingest.merge import Merge
 from orrery.ingest.staging import Staged, clear, stage
-from orrery.ingest.target import Connect, Cursor, Target, ensure, lock
+from orrery.ingest.target import Connect, Cursor, Target, ensure, lock, refusals
 
 # Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
 _SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"

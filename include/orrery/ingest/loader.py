@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orrery.config.ingest import Files
 from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.merge import Merged
+from orrery.ingest.matching import Merged
 from orrery.ingest.target import Target
 
 

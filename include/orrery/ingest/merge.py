@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from orrery.config.ingest import Csv, Files
-from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile
+from orrery.ingest.matching import LONGEST_REASON, SHOWN, Merged, is_allowed, match_columns, too_many
 from orrery.ingest.staging import Staged
 from orrery.ingest.target import (
     LOADED_AT,
@@ -23,24 +22,12 @@ from orrery.ingest.target import (
     Cursor,
     Target,
     add_columns,
-    check_name,
     column_types,
 )
 
 _TEXT = re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)|citext|name")
 _FREE_TEXT = ("text", "character varying", "citext")
 _NUMBERS = re.compile(r"numeric(\(.*\))?|real|double precision")
-# Of the bad rows, in an error: how many, and how many characters of what is wrong with each.
-SHOWN, LONGEST_REASON = 5, 300
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What became of the rows of a file; `inserted + updated + rejected` are all of them."""
-
-    inserted: int
-    updated: int
-    rejected: int
 
 
 @dataclass(frozen=True)
@@ -68,58 +55,6 @@ class _Field:
         return SQL("{} || (pg_input_error_info({}, {})).message").format(
             Literal(f"{self.name}: "), self.text, Literal(self.kind)
         )
-
-
-def match_columns(
-    file: LandingFile, columns: tuple[str, ...], target: Target, existing: Mapping[str, str], spec: Files
-) -> tuple[list[str | None], dict[str, str]]:
-    """For each column of a file the one of the table, or None to ignore it; and the ones to add.
-
-    Names match exactly, else without regard to case. Raises FileError.
-    """
-    folded = {name.lower(): name for name in existing}
-    names = [column if column in existing else folded.get(column.lower(), column) for column in columns]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    line = 1 if spec.file_format == "csv" else None
-    if twice is not None:
-        raise FileError(file.name, f"has the column {twice!r} twice", "Land it with different names.", line)
-    missing = [name for name in target.columns if name not in names]
-    if missing and spec.file_format != "jsonl":
-        shown = ", ".join(map(repr, missing))
-        raise FileError(file.name, f"has no column {shown}", "Land it with all declared columns.", line)
-    new = [name for name in names if name not in existing]
-    if new and spec.on_new_column == "fail":
-        shown = ", ".join(map(repr, new))
-        fix = "Declare it in the source, or set on_new_column: add or ignore."
-        raise FileError(file.name, f"has a column that the source does not: {shown}", fix, line)
-    if spec.on_new_column == "ignore":
-        return [name if name in existing else None for name in names], {}
-    for name in new:
-        check_name(file.name, name)
-    return list(names), dict.fromkeys(new, "text")
-
-
-def is_allowed(spec: Files, rejected: int, rows: int) -> bool:
-    """Whether a file may have so many bad rows among its `rows`."""
-    allowed = spec.max_rejected
-    # Rounded, because 29% of 100 are 28.999999999999996.
-    return rejected <= (round(allowed * rows, 3) if isinstance(allowed, float) else allowed)
-
-
-def too_many(
-    file: LandingFile, spec: Files, rejected: int, rows: int, bad: list[tuple[int, str]]
-) -> FileError:
-    """What is wrong with a file that has too many bad rows; `bad` are line and reason of the first ones."""
-    allowed = spec.max_rejected
-    shown = "".join(f"\n    line {line}: {reason}" for line, reason in bad)
-    more = f"\n    and {rejected - len(bad)} more" if rejected > len(bad) else ""
-    most = f"{allowed:.2%}" if isinstance(allowed, float) else f"{allowed:,}"
-    return FileError(
-        file.name,
-        f"{rejected:,} of {rows:,} rows are bad, and max_rejected allows {most}:{shown}{more}",
-        "Correct the file, or allow more; nothing of it is loaded.",
-        bad[0][0],
-    )
 
 
 class Merge:

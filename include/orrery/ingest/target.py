@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from psycopg2 import errors
 from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
 from orrery.config.errors import suggest
-from orrery.ingest.errors import IngestError
+from orrery.ingest.errors import FileError, IngestError
 
 Cursor = Any
 # Opens a connection to the warehouse, as psycopg2 does.
@@ -22,6 +23,16 @@ Connect = Callable[[], Any]
 LOADED_AT, SOURCE_FILE, SOURCE_ID, ROW_NUMBER = "_loaded_at", "_source_file", "_source_id", "_row_number"
 META = {LOADED_AT: "timestamptz", SOURCE_FILE: "text", SOURCE_ID: "text", ROW_NUMBER: "bigint"}
 LEDGER = "_orrery_ledger"
+# What PostgreSQL says of data, unlike of a connection, a lock or a disk: to try again is of no use.
+_REFUSALS = (
+    psycopg2.DataError,
+    psycopg2.IntegrityError,
+    psycopg2.ProgrammingError,
+    psycopg2.NotSupportedError,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.TooManyColumns,
+)
 _TYPE = re.compile(r"[a-z_][a-z0-9_ ]*(\(\d+(,\s*\d+)?\))?[a-z ]*(\[\])*", re.IGNORECASE)
 _LONGEST_NAME = 63
 
@@ -148,6 +159,19 @@ def add_columns(cursor: Cursor, target: Target, columns: Mapping[str, str]) -> N
         cursor.execute(
             SQL("alter table {} add column {} {}").format(target.relation, Identifier(name), SQL(kind))
         )
+
+
+@contextmanager
+def refusals(file: str) -> Iterator[None]:
+    """Make a FileError of what PostgreSQL says of the data of a file."""
+    try:
+        yield
+    except _REFUSALS as error:
+        raise FileError(
+            file,
+            f"PostgreSQL does not take it: {_text(error)}",
+            "Correct the file or the source; nothing of the file is loaded.",
+        ) from error
 
 
 def _declared_types(cursor: Cursor, target: Target) -> dict[str, str]:

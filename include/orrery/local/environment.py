@@ -47,7 +47,7 @@ def base_env(layout: Layout, inherited: Mapping[str, str] | None = None) -> dict
         for key, value in user.items()
         if key not in _FOREIGN and not key.startswith(_FOREIGN_PREFIXES)
     }
-    local = {f"{HOST}", "localhost"}
+    local = {HOST, "localhost"}
     without_proxy = {part for part in env.get("NO_PROXY", env.get("no_proxy", "")).split(",") if part}
     env["NO_PROXY"] = env["no_proxy"] = ",".join(sorted(without_proxy | local))
     env.update(

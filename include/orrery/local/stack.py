@@ -40,7 +40,6 @@ class StackInfo:
     password: str
     api_port: int
     postgres_port: int
-    state_dir: Path
     first_start: bool
     running: bool
     outdated: bool
@@ -144,7 +143,6 @@ class Stack:
             password=keys.admin,
             api_port=saved.api_port,
             postgres_port=saved.postgres_port,
-            state_dir=self._layout.state,
             first_start=first_start,
             running=running,
             outdated=outdated,

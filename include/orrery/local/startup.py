@@ -17,6 +17,7 @@ from orrery.local.errors import StackError, explained, with_log
 from orrery.local.layout import (
     AIRFLOW_COMPONENTS,
     API_SERVER,
+    HOST,
     POSTGRES,
     SETUP,
     SUPERVISOR,
@@ -115,7 +116,7 @@ def _require_same_port(saved: Saved) -> None:
     if wanted != saved.api_port:
         raise StackError(
             f"the stack runs on port {saved.api_port} already, ORRERY_PORT asks for {wanted}\n"
-            f"  at: http://127.0.0.1:{saved.api_port}\n"
+            f"  at: http://{HOST}:{saved.api_port}\n"
             f"  fix: ./orrery down && ORRERY_PORT={wanted} ./orrery up"
         )
 

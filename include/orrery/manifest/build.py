@@ -10,17 +10,18 @@ from orrery.config.document import Location
 from orrery.config.errors import ConfigError, OrreryError, Problem, suggest
 from orrery.config.loader import LoadedPipeline, load_pipelines
 from orrery.config.project import Project
+from orrery.config.resources import NODE_TYPES, type_of
 from orrery.manifest import fingerprint
 from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
 from orrery.manifest.blocks import check_template_of
-from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.dbt import SYNTAX, Dbt, DbtError
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.hints import similar_selection
 from orrery.manifest.ingest import ingestions
 from orrery.manifest.install import install_packages
 from orrery.manifest.packages import ELEMENTARY, has_elementary
 from orrery.manifest.profile import ProfileError
-from orrery.manifest.slim import NODE_TYPES, slim_manifest
+from orrery.manifest.slim import slim_manifest
 from orrery.manifest.store import ManifestError, ManifestStore
 
 
@@ -164,10 +165,7 @@ class _Resolver:
         except DbtError as error:
             self.problems.append(
                 self.pipeline.document.problem(
-                    location,
-                    f"dbt does not accept this selection: {str(error).removeprefix('Runtime Error').strip()}",
-                    "See https://docs.getdbt.com/reference/node-selection/syntax",
-                    at_value=True,
+                    location, f"dbt does not accept this selection: {error}", SYNTAX, at_value=True
                 )
             )
             return set()
@@ -191,7 +189,7 @@ def _overlaps(pipeline: LoadedPipeline, stages: Mapping[str, set[str]]) -> list[
     problems = []
     for stage, members in stages.items():
         # A path selects the tests of its nodes, too; they have stages of their own.
-        for uid in sorted(uid for uid in members if uid.partition(".")[0] in NODE_TYPES):
+        for uid in sorted(uid for uid in members if type_of(uid) in NODE_TYPES):
             first = owner.setdefault(uid, stage)
             if first != stage:
                 problems.append(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
     from dbt.contracts.graph.manifest import Manifest
 
+# What to read of a selection that dbt refuses.
+SYNTAX = "See https://docs.getdbt.com/reference/node-selection/syntax"
+
 
 class DbtError(OrreryError):
     """dbt refused a command; the text is dbt's own."""
@@ -64,18 +67,21 @@ class Dbt:
     def select(
         self, selection: tuple[str, ...], exclude: tuple[str, ...] = (), selector: str | None = None
     ) -> set[str]:
-        """The unique ids of the nodes that dbt selects (`dbt ls`); raises DbtError.
+        """The unique ids of the nodes that dbt selects (`dbt ls`); raises DbtError (see SYNTAX).
 
         The values travel as keyword arguments: dbt would read options inside an argument list.
         """
-        lines = self._invoke(
-            ["ls"],
-            select=selection,
-            exclude=exclude,
-            selector=selector,
-            output="json",
-            output_keys=("unique_id",),
-        )
+        try:
+            lines = self._invoke(
+                ["ls"],
+                select=selection,
+                exclude=exclude,
+                selector=selector,
+                output="json",
+                output_keys=("unique_id",),
+            )
+        except DbtError as error:
+            raise DbtError(str(error).removeprefix("Runtime Error").strip()) from None
         return {json.loads(line)["unique_id"] for line in lines}
 
     def run(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from graphlib import TopologicalSorter
 from typing import Any
 
-NODE_TYPES = ("seed", "model", "snapshot")
+from orrery.config.resources import NODE_TYPES, TEST_TYPES
 
 Resource = dict[str, Any]
 
@@ -32,8 +32,7 @@ def slim_manifest(
     tests = {
         uid
         for uid, resource in resources.items()
-        if resource["resource_type"] in ("test", "unit_test")
-        and (uid in selected or _only_on(resource, sources))
+        if resource["resource_type"] in TEST_TYPES and (uid in selected or _only_on(resource, sources))
     }
     tested = {parent for uid in tests for parent in _depends_on(resources[uid])}
     made_by = _made_by(resources, kept, sources)

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from orrery.config.resources import TEST_TYPES
 from orrery.execute import history
 from orrery.execute.node_runs import NodeRun
 from orrery.pages.metadata import Run
-from orrery.pages.product import TESTS, Product
+from orrery.pages.product import Product
 from orrery.pages.words import count, duration, kind, moment
 
 # A seldom run is no reason for a bar as wide as a page.
 _FEWEST_BARS = 12
 _MOST_TESTS = 30
 _MOST_MODELS = 12
-_RAN = ("success", "pass", "warn")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,6 @@ class Trend:
     width: float
     height: float
     points: tuple[tuple[float, float, str], ...]
-    low: str
-    high: str
     change: str
 
     @property
@@ -114,7 +112,8 @@ def row_trends(product: Product, width: float, height: float) -> list[Trend]:
     found: dict[str, list[tuple[int, NodeRun, int]]] = defaultdict(list)
     for index, run in enumerate(runs):
         for node in run.nodes:
-            if node.status in _RAN and node.rows_affected is not None and node.resource_type not in TESTS:
+            # Tests affect no rows.
+            if node.status in history.RAN and node.rows_affected is not None:
                 found[node.unique_id].append((index, node, node.rows_affected))
     trends = [_trend(values, len(runs), width, height) for values in found.values()]
     trends.sort(key=lambda trend: (-(trend.node.rows_affected or 0), trend.node.name))
@@ -134,7 +133,7 @@ def _trend(values: list[tuple[int, NodeRun, int]], runs: int, width: float, heig
     )
     before = median(rows[:-1]) if len(rows) > 1 else None
     change = "" if not before or rows[-1] == before else f"{(rows[-1] - before) / before:+.0%}"
-    return Trend(values[-1][1], width, height, points, count(low), count(high), change)
+    return Trend(values[-1][1], width, height, points, change)
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def result_grid(product: Product) -> ResultGrid:
     tests: dict[str, dict[str, NodeRun]] = defaultdict(dict)
     for run_id, nodes in product.nodes.items():
         for node in nodes:
-            if node.resource_type in TESTS:
+            if node.resource_type in TEST_TYPES:
                 tests[node.unique_id][run_id] = node
     runs = tuple(run for run in product.runs if any(run.run_id in those for those in tests.values()))
     rows = []
@@ -214,7 +213,7 @@ def slowest(product: Product, most: int = 8) -> list[Slow]:
     before: dict[str, list[float]] = defaultdict(list)
     for run in runs[:-1]:
         for node in run.nodes:
-            if node.status in _RAN:
+            if node.status in history.RAN:
                 before[node.unique_id].append(node.seconds)
     shares = history.slowest(runs[-1], most)
     top = max((share.node.seconds for share in shares), default=0.0) or 1.0

@@ -9,13 +9,11 @@ from functools import cached_property
 from statistics import median
 
 from orrery.config.pipeline import Pipeline
+from orrery.config.resources import SOURCE, TEST_TYPES
 from orrery.execute import history
 from orrery.execute.node_runs import NodeRun
 from orrery.pages.metadata import FailedTask, Run
 from orrery.pages.words import kind, worst
-
-TESTS = ("test", "unit_test")
-SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Product:
     def tests(self) -> TestResults | None:
         """The tests of the last run that has any; None when no run has."""
         for run in reversed(self.runs):
-            found = [node for node in self.nodes.get(run.run_id, ()) if node.resource_type in TESTS]
+            found = [node for node in self.nodes.get(run.run_id, ()) if node.resource_type in TEST_TYPES]
             ran = [node for node in found if kind(node.status) != "off"]
             if ran:
                 by_kind: dict[str, list[NodeRun]] = defaultdict(list)

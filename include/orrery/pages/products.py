@@ -11,11 +11,12 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from sqlalchemy.orm import Session
 
 from orrery.config.errors import OrreryError
+from orrery.config.resources import SOURCE, TEST_TYPES
 from orrery.execute.node_runs import NodeRun
 from orrery.pages.catalog import Catalog
 from orrery.pages.ledger import read_nodes
 from orrery.pages.metadata import failed_tasks, readable, recent_runs
-from orrery.pages.product import SOURCE, TESTS, Product, by_run
+from orrery.pages.product import Product, by_run
 from orrery.publish.reader import PublishedFiles
 
 # How many runs a plot shows, and in how many the list looks for tests and sources.
@@ -85,7 +86,7 @@ def _found(catalog: Catalog, names: set[str], session: Session, ledger_runs: int
             for product in products
             for run in product.runs[-ledger_runs if ledger_runs else 0 :]
         ]
-        nodes = read_nodes(catalog.project, wanted, (*TESTS, SOURCE) if ledger_runs else None)
+        nodes = read_nodes(catalog.project, wanted, (*TEST_TYPES, SOURCE) if ledger_runs else None)
     except OrreryError as error:
         missing.append(str(error))
     ledger = by_run(nodes)

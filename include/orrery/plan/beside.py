@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from orrery.config.kinds import INGEST_KINDS, RUN_KINDS
-from orrery.config.pipeline import EXPOSURES, INGEST, PUBLISH
 from orrery.config.publish import Publish
+from orrery.config.resources import owner_name
+from orrery.config.stages import EXPOSURES, INGEST, PUBLISH
 from orrery.config.transfer import Transfer
 from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc
@@ -83,8 +84,11 @@ def _before(entry: Resource, by_name: Mapping[str, Resource]) -> list[str]:
     return names
 
 
-def exposure_tasks(entries: list[Resource], owner: Owner) -> dict[str, TaskPlan]:
-    """The task of each exposure that runs something, by unique id; what they wait for is not in it."""
+def exposure_tasks(entries: list[Resource], owner: str | None) -> dict[str, TaskPlan]:
+    """The task of each exposure that runs something, by unique id; what they wait for is not in it.
+
+    :param owner: the pipeline's, for those that name none
+    """
     return {
         entry["unique_id"]: TaskPlan(
             task_id=_id(EXPOSURES, entry["name"]),
@@ -93,7 +97,7 @@ def exposure_tasks(entries: list[Resource], owner: Owner) -> dict[str, TaskPlan]
             nodes=(entry["unique_id"],),
             select=(selector(entry),),
             upstream=frozenset(),
-            owner=entry["owner"].get("name") or entry["owner"].get("email") or owner({"config": {}}),
+            owner=owner_name(entry["owner"], owner),
             doc=exposure_doc(entry),
             work=Work(
                 kind=entry["kind"],

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from orrery.config.alerts import Alerts
-from orrery.config.pipeline import CHUNKS, SPLIT, Pipeline
+from orrery.config.pipeline import Pipeline
+from orrery.config.stages import CHUNKS, SPLIT
 from orrery.config.transfer import Transfer
 
 

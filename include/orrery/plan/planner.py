@@ -8,15 +8,8 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from orrery.config.loader import LoadedPipeline
-from orrery.config.pipeline import (
-    CORE,
-    SEED,
-    SNAPSHOT,
-    SOURCE_FRESHNESS,
-    SOURCE_TESTS,
-    STAGING,
-    TESTS,
-)
+from orrery.config.resources import owner_name
+from orrery.config.stages import CORE, SEED, SNAPSHOT, SOURCE_FRESHNESS, SOURCE_TESTS, STAGING, TESTS
 from orrery.manifest.alerts import effective_alerts
 from orrery.plan.beside import exposure_tasks, ingest_tasks, publish_tasks
 from orrery.plan.doc import node_doc, tests_doc
@@ -41,7 +34,6 @@ class _Planner:
     def __init__(self, pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> None:
         self.pipeline = pipeline
         self.config = pipeline.config
-        self.groups: Mapping[str, Any] = slim["groups"]
         self.resources: dict[str, Resource] = {**slim["sources"], **slim["nodes"]}
         self.tests: dict[str, Resource] = slim["tests"] if self.config.tests != "off" else {}
         self.names = unique_names([*self.resources.values(), *self.tests.values()])
@@ -130,7 +122,7 @@ class _Planner:
 
         :param tests: what each task of tests reads
         """
-        tasks = exposure_tasks(self.slim["runs"], self._owner)
+        tasks = exposure_tasks(self.slim["runs"], self._owner())
         for entry in self.slim["runs"]:
             parents = set(entry["depends_on"]["nodes"])
             task_id = self._add(tasks[entry["unique_id"]])
@@ -146,7 +138,7 @@ class _Planner:
         if self.config.publish is None:
             return
         last = self.tasks.keys() - set().union(*self.upstream.values())
-        owner, elementary = self._owner({"config": {}}), self.slim["elementary"]
+        owner, elementary = self._owner(), self.slim["elementary"]
         for task in publish_tasks(self.config.publish, last, owner, elementary=elementary):
             self._add(task)
 
@@ -201,7 +193,6 @@ class _Planner:
 
     def _add_test_task(self, stage: str, name: str, kind: TaskKind, tests: list[str], on: list[str]) -> str:
         resources = [self.tests[uid] for uid in tests]
-        owners = [self._owner(self.resources[uid]) for uid in on] or [self._owner({"config": {}})]
         return self._add(
             TaskPlan(
                 task_id=f"{stage}.{name}",
@@ -210,7 +201,7 @@ class _Planner:
                 nodes=tuple(tests),
                 select=tuple(selector(resource) for resource in resources),
                 upstream=frozenset(),
-                owner=owners[0],
+                owner=self._owner(self.resources[on[0]] if on else None),
                 doc=tests_doc(resources),
             )
         )
@@ -271,17 +262,17 @@ class _Planner:
                 nodes=(),
                 select=(),
                 upstream=frozenset(upstream),
-                owner=self._owner({"config": {}}),
+                owner=self._owner(),
                 doc=doc,
                 # What failed before does not matter to a point that only waits.
                 always=bool(upstream),
             )
         )
 
-    def _owner(self, resource: Resource) -> str | None:
-        group = resource["config"].get("group") or self.config.owner
-        owner = self.groups.get(group, {}).get("owner", {}) if group else {}
-        return owner.get("name") or owner.get("email") or group
+    def _owner(self, resource: Resource | None = None) -> str | None:
+        """Who owns a resource, or else the pipeline, by name."""
+        group = (resource["config"].get("group") if resource else None) or self.config.owner
+        return owner_name(self.slim["groups"].get(group, {}).get("owner"), group)
 
 
 def _stage(resource: Resource) -> str:

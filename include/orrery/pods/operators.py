@@ -9,8 +9,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
-from orrery.config.pipeline import PUBLISH
-from orrery.execute.assignment import Assignment, shown
+from orrery.config.stages import publishes
+from orrery.execute.assignment import Assignment, max_field_length
 from orrery.execute.build import DbtBuildOperator
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.entry import check_choices
@@ -109,9 +109,9 @@ class PodNodeOperator(DbtNodeOperator):
             ),
             tests="gate",
             stale="fail",
-            elementary=f"{PUBLISH}.elementary" in tasks,
-            keep_results=f"{PUBLISH}.artifacts" in tasks,
-            most=shown(),
+            elementary=publishes("elementary", tasks),
+            keep_results=publishes("artifacts", tasks),
+            max_field_length=max_field_length(),
         )
 
     def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class RefusedError(OrreryError):
+class OrderRefusedError(OrreryError):
     """The pod has run nothing; the text is dbt's, or tells of a mistake in the choices of the run."""
 
 
@@ -51,7 +51,7 @@ class PodRunner:
         """Nothing: the pod itself finds out whether it can run."""
 
     def run(self, tries: Mapping[str, int]) -> None:
-        """Run tasks in a pod; raises RefusedError, and AirflowException when it dies before its end."""
+        """Run tasks in a pod; raises OrderRefusedError, and AirflowException when it dies before its end."""
 
         def news(update: Update) -> None:
             # A pod ends nothing but what it was asked for.
@@ -70,7 +70,7 @@ class PodRunner:
         pod.follow(self._context)
         self.warnings |= listener.warnings
         if listener.refusal:
-            raise RefusedError(without_secrets(listener.refusal))
+            raise OrderRefusedError(without_secrets(listener.refusal))
         if not listener.ended:
             raise AirflowException(pod.problem or "The pod has ended, and its log does not tell how.")
         # Of these the log has lost what became of them; they are run again.

@@ -17,13 +17,12 @@ from orrery.manifest.store import PARTIAL_PARSE
 from orrery.publish.artifacts import DOCS_FOLDER
 
 
-def docs_dbt(project: Project, ti: Any, options: RunOptions) -> Dbt:
-    """dbt for the documentation of a run."""
-    return publishing_dbt(project, ti, options, DOCS_FOLDER)
-
-
 def publishing_dbt(
-    project: Project, ti: Any, options: RunOptions, name: str, environment: Mapping[str, str] | None = None
+    project: Project,
+    ti: Any,
+    options: RunOptions,
+    name: str = DOCS_FOLDER,
+    environment: Mapping[str, str] | None = None,
 ) -> Dbt:
     """dbt with a target folder of its own in the folder of a run, so that what the run has left stays."""
     folder = run_folder.prepare(project, ti.dag_id, ti.run_id)

@@ -15,7 +15,7 @@ from orrery.config.project import Project
 from orrery.config.publish import Publish
 from orrery.execute.ending import await_others
 from orrery.execute.options import SKIPPED_STAGE, OptionsError, RunOptions
-from orrery.execute.results import RESULT_KEY, outcome, summary
+from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import explained
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class PublishOperator(BaseOperator):
             self.log.warning("Older runs are not deleted: %s", error)
         else:
             self.log.info("%s published; %s older runs deleted %s", what, len(old), ", ".join(old))
-        context["ti"].xcom_push(key=RESULT_KEY, value=summary([]) | {"message": what})
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(what))
 
 
 class DocsOperator(PublishOperator):
@@ -94,10 +94,10 @@ class DocsOperator(PublishOperator):
     custom_operator_name = "dbt docs"
 
     def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
-        from orrery.publish.docs import docs_dbt, write_docs
+        from orrery.publish.docs import publishing_dbt, write_docs
         from orrery.publish.target import DOCS
 
-        dbt = docs_dbt(Project.find(), context["ti"], options)
+        dbt = publishing_dbt(Project.find(), context["ti"], options)
         return {DOCS: write_docs(dbt, self.documented).read_bytes()}
 
 
@@ -114,7 +114,7 @@ class ArtifactsOperator(PublishOperator):
     def _files(self, context: Context, options: RunOptions) -> Mapping[str, bytes]:
         from orrery.execute.run_folder import folder_of
         from orrery.publish.artifacts import read_artifacts
-        from orrery.publish.docs import docs_dbt
+        from orrery.publish.docs import publishing_dbt
 
         ti, project = context["ti"], Project.find()
         folder = folder_of(project, ti.dag_id, ti.run_id)
@@ -126,7 +126,7 @@ class ArtifactsOperator(PublishOperator):
             )
         if "manifest.json" not in files:
             # Each of the tasks of per_model has had one of its own.
-            docs_dbt(project, ti, options).parse()
+            publishing_dbt(project, ti, options).parse()
             files = read_artifacts(folder)
         return files
 

@@ -19,8 +19,10 @@ from cosmos.converter import DbtToAirflowConverter
 
 from orrery.config.alerts import Alerts
 from orrery.config.environment import environment
-from orrery.config.pipeline import ALERT, BUILD, FINISHED, INGEST, PUBLISH, Pipeline
+from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
+from orrery.config.resources import DATA_TYPES
+from orrery.config.stages import ALERT, BUILD, FINISHED, INGEST, PUBLISH
 from orrery.execute.marker import MarkerOperator
 from orrery.execute.profile import profile_config
 from orrery.manifest.store import ManifestStore
@@ -35,7 +37,6 @@ MAX_ACTIVE_TASKS = 1000
 # A build that was killed goes on where it stopped.
 BUILD_RETRIES = 2
 BUILD_RETRY_DELAY = timedelta(seconds=5)
-CONVERTED = ("seed", "model", "snapshot", "source")
 
 
 def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
@@ -138,7 +139,7 @@ class _Builder:
                 test_behavior=TestBehavior.NONE,
                 source_rendering_behavior=SourceRenderingBehavior.ALL,
                 emit_datasets=False,
-                node_converters={DbtResourceType(name): convert for name in CONVERTED},
+                node_converters={DbtResourceType(name): convert for name in DATA_TYPES},
             ),
         )
 

@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 from orrery.config.publish import Publish
+from orrery.config.resources import DATA_TYPES, type_of
 from orrery.plan.model import PipelinePlan, TaskPlan, Work
 
 # By the kind of work; imported when a pipeline has such work, for some of them bring
@@ -27,7 +28,6 @@ _OPERATORS = {
 # What does no harm when it comes twice is tried once more: workers get lost, and a scheduler that is very
 # busy may notice their end too late (see orrery.ingest.resume).
 _REPEATABLE = ("files", "transfer", "airbyte", "job", "spark")
-_DOCUMENTED = ("seed", "snapshot", "model", "source")
 _RETRY_DELAY = timedelta(seconds=5)
 
 
@@ -59,5 +59,5 @@ def publish_operator(
     from orrery.publish.operator import OPERATORS
 
     nodes = {uid for other in plan.tasks.values() for uid in other.nodes}
-    documented = tuple(sorted(uid for uid in nodes if uid.partition(".")[0] in _DOCUMENTED))
+    documented = tuple(sorted(uid for uid in nodes if type_of(uid) in DATA_TYPES))
     return OPERATORS[task.name](stage=task.stage, publish=block, documented=documented, **arguments)

@@ -36,7 +36,7 @@ def assignment(*tasks: TaskPlan, options: RunOptions = RunOptions()) -> Assignme
         stale="skip",
         elementary=True,
         keep_results=False,
-        most=4096,
+        max_field_length=4096,
     )
 
 
