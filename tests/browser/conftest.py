@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OUTPUT = Path(__file__).resolve().parents[1] / ".output" / "browser"
 WIDTH, HEIGHT = 1600, 1000
 # Airflow's pages poll; on a busy machine their first answers take a while.
-_TIMEOUT = 20_000
+_TIMEOUT = 60_000
 
 
 @pytest.fixture(scope="module")

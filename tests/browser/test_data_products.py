@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, FrameLocator, Page, StorageState, expec
 
 from browser.conftest import HEIGHT, OUTPUT, WIDTH, log_in, new_context
 from support.live import Done, Live
+from support.pages import LATE
 from support.past import add_past
 
 pytestmark = pytest.mark.browser
@@ -51,8 +52,16 @@ def products(page: Page, live: Live) -> FrameLocator:
     page.goto(live.info.url)
     page.get_by_role("link", name="Data products").click()
     frame = page.frame_locator(FRAME)
-    expect(frame.get_by_role("heading", name="Data products")).to_be_visible()
+    shows(page, frame, "Data products")
     return frame
+
+
+def shows(page: Page, frame: FrameLocator, heading: str) -> None:
+    """Wait for a page with what the ledger holds: a busy warehouse may be too slow for it once."""
+    expect(frame.get_by_role("heading", name=heading)).to_be_visible()
+    if frame.get_by_text(LATE).count():
+        page.reload()
+        expect(frame.get_by_role("heading", name=heading)).to_be_visible()
 
 
 def shot(page: Page, name: str) -> None:
@@ -68,8 +77,8 @@ def test_from_the_menu_to_a_pipeline_and_its_run(window: Page, live: Live, faile
     expect(row).to_contain_text("<script>document.title")
     shot(window, "data_products")
     row.get_by_role("link", name=NAME, exact=True).click()
-    expect(frame.get_by_role("heading", name=NAME)).to_be_visible()
-    assert frame.locator("svg.full .bar").count() >= PAST + 1
+    shows(window, frame, NAME)
+    expect(frame.locator("svg.full .bar").nth(PAST)).to_be_attached()
     expect(frame.locator(".grid-table").get_by_text("unique_page_orders_id")).to_be_visible()
     expect(frame.locator(".trend-line")).to_have_count(3)
     assert "taken over" not in window.title()

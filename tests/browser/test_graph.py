@@ -55,7 +55,7 @@ def show_whole_graph(page: Page) -> None:
     """Give the graph all the room that there is, for the picture of it."""
     page.get_by_label("Collapse Details Panel").click()
     graph = page.get_by_test_id("rf__wrapper")
-    wait_for("the panel is closed", lambda: (graph.bounding_box() or {"width": 0})["width"] > 1400, 10)
+    wait_for("the panel is closed", lambda: (graph.bounding_box() or {"width": 0})["width"] > 1400)
     page.get_by_label("Fit View").click()
 
 
@@ -81,7 +81,7 @@ def test_log_holds_what_dbt_says(page: Page, run_url: str) -> None:
     expect(log.first).to_be_attached()
     # One dbt process has run all nodes, but this is the log of one of them.
     lines = page.get_by_text(re.compile(r"\d+ of \d+ (START|OK)"))
-    assert lines.count() == 2, lines.all_text_contents()
+    expect(lines).to_have_count(2)
 
 
 def test_log_of_a_failed_model_explains_it(page: Page, live: Live, booking_run: Done) -> None:

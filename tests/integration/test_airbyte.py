@@ -59,7 +59,7 @@ def begin(task: Task, made: AirbyteOperator) -> AirbyteJobTrigger:
 
 def wait(trigger: AirbyteJobTrigger) -> dict[str, Any]:
     async def event() -> Any:
-        return (await asyncio.wait_for(anext(trigger.run()), 20)).payload
+        return (await asyncio.wait_for(anext(trigger.run()), 60)).payload
 
     return dict(asyncio.run(event()))
 
@@ -168,10 +168,10 @@ def test_an_airbyte_that_is_away_for_a_while(server: AirbyteServer, monkeypatch:
     events: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: events.append(wait(trigger)))
     waiting.start()
-    assert asked.wait(20)
+    assert asked.wait(60)
     connect(monkeypatch, connections)
     server.release()
-    waiting.join(20)
+    waiting.join(60)
     assert events == [{"job_id": 1}]
 
 

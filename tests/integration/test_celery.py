@@ -27,10 +27,11 @@ LOAD, BUILD, PUBLISH = "ingest.landing__orders", "build", "publish.artifacts"
 LOCK = 4711
 # In the order of the lineage.
 MODELS = ["early", "held", "late"]
-# A worker that is lost is noticed soon; the defaults take a minute and a half.
+# A worker that is lost is noticed soon, and none that only stands still for a moment is taken for lost; the
+# defaults take minutes.
 SOON = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "6",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
 }
 FILES = {

@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from conftest import write_files
+from orrery.local import health
 from support.live import Live, own_stack
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).resolve().parents[2]
+# Long enough for a busy machine.
+SECONDS = 300
 MACROS = ("drop_ci_schemas.sql", "drop_ci_schemas.yml")
 FILES = {
     "dbt/dbt_project.yml": (
@@ -61,10 +64,16 @@ def live() -> Iterator[Live]:
         )
         prod = {**live.env, "ORRERY_PROJECT_DIR": str(live.root / "prod")}
         with live.start("build", env=prod) as build:
-            told, _ = build.communicate(timeout=120)
+            told, _ = build.communicate(timeout=SECONDS)
         assert build.returncode == 0, told
         assert "shop_prod" in told
         yield live
+
+
+def well(live: Live) -> bool:
+    """Whether all of the stack runs, as `./orrery up` sees it."""
+    running = {status.state for status in live.stack.status()} == {"running"}
+    return running and not health.unhealthy(live.info.api_port, since=0)
 
 
 def tags(live: Live) -> dict[str, list[str]]:
@@ -113,9 +122,11 @@ def test_schemas_of_a_ci_run_are_made_and_dropped(live: Live) -> None:
     ci = {**live.env, "ORRERY_TARGET": "ci"}
     for number in ("7", "77"):
         with live.start("dbt", "build", env=ci | {"ORRERY_CI_ID": number}) as build:
-            assert build.wait(120) == 0, build.stdout and build.stdout.read()
+            assert build.wait(SECONDS) == 0, build.stdout and build.stdout.read()
+    # A stack that is not well is mended, and nothing is said of its settings.
+    wait_for("the stack is well", lambda: well(live))
     with live.start("up", env=ci) as up:
-        told, _ = up.communicate(timeout=60)
+        told, _ = up.communicate(timeout=SECONDS)
     assert "Orrery or its settings have changed: ./orrery down" in told
     assert "it was built for the target dev, here it is ci." in told
     assert "have changed" not in live.orrery("up").output
@@ -124,7 +135,7 @@ def test_schemas_of_a_ci_run_are_made_and_dropped(live: Live) -> None:
 
     drop = ("dbt", "run-operation", "drop_ci_schemas")
     with live.start(*drop, env=ci | {"ORRERY_CI_ID": "7"}) as dropped:
-        assert dropped.wait(60) == 0
+        assert dropped.wait(SECONDS) == 0
     assert live.query(of_ci) == [("ci_77",), ("ci_77_core",)]
 
     refused = live.orrery(*drop)

@@ -162,7 +162,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         env = {"env": {"TARGET": "prod"}, "env_from": {"config_maps": "pipeline-env", "secrets": "warehouse"}}
         task("ok", dag=dag, command=["python", "-c"], args=[SHOW, "$(ORRERY_URI)"], **env)
         task("fails", dag=dag, args=["-c", "import sys; print('step 1', flush=True); sys.exit('bad input')"])
-        task("late", dag=dag, args=["-c", HOLD], timeout="1s")
+        task("late", dag=dag, args=["-c", HOLD], timeout="5s")
         task("no_image", dag=dag, image="example/none:1")
         task("spark_driver_ok", dag=dag, application="local:///load.py", args=["$(ORRERY_URI)", "x"], **env)
         task("spark_driver_fails", dag=dag, application="local:///fail.py")
@@ -296,7 +296,7 @@ def test_a_triggerer_in_a_hurry_ends_the_pod_all_the_same(
         killing = asyncio.ensure_future(trigger.on_kill())
         await asyncio.sleep(0)
         killing.cancel()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (cluster.pods or cluster.applications) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
 
@@ -345,7 +345,7 @@ def test_the_log_comes_while_the_pod_runs(cluster: KubernetesServer, monkeypatch
 
     async def follow() -> None:
         events = asyncio.ensure_future(anext(aiter(trigger.run())))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "[base] holding" not in lines and time.monotonic() < deadline:
             assert not events.done()
             await asyncio.sleep(0.05)
@@ -372,7 +372,7 @@ def test_the_pod_of_a_killed_process_says_so(cluster: KubernetesServer) -> None:
 
 
 def test_a_pod_that_outlives_its_deadline(cluster: KubernetesServer, write_project: WriteProject) -> None:
-    text = (SHIPPED / "job.yaml.j2").read_text().replace("{{ timeout_seconds + 60 }}", "1")
+    text = (SHIPPED / "job.yaml.j2").read_text().replace("{{ timeout_seconds + 60 }}", "5")
     write_project({"include/templates/short.yaml.j2": text})
     trigger = submit(task("held", args=["-c", HOLD], template="short.yaml.j2"))
     event = asyncio.run(anext(aiter(trigger.run()))).payload

@@ -231,7 +231,7 @@ def test_triggers_see_what_arrives(remote: Remote, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trigger, "POLL_SECONDS", 0.01)
     remote.put("a.csv", "id\n1\n")
 
-    async def first(events: Any, seconds: float = 10.0) -> bool:
+    async def first(events: Any, seconds: float = 60.0) -> bool:
         waiting = asyncio.ensure_future(anext(events))
         done, _ = await asyncio.wait([waiting], timeout=seconds)
         if not done:

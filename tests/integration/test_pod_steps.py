@@ -176,11 +176,11 @@ def test_news_come_while_the_pod_runs(cluster: KubernetesServer, monkeypatch: py
 def test_a_pod_may_be_silent_for_long(
     cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, first: str
 ) -> None:
-    monkeypatch.setattr(pod_module, "_SILENCE", (10, 0.3))
+    monkeypatch.setattr(pod_module, "_SILENCE", (10, 1))
     # Shorter than the silence in all, and far longer than a single one on a busy machine.
-    monkeypatch.setattr(pod_module, "_PATIENCE", 3)
+    monkeypatch.setattr(pod_module, "_PATIENCE", 10)
     says = f"print({first!r}, flush=True)\n" if first else ""
-    does(monkeypatch, says, "import time\ntime.sleep(5)\n", GREEN, END)
+    does(monkeypatch, says, "import time\ntime.sleep(12)\n", GREEN, END)
     heard = Heard()
     with caplog.at_level(logging.INFO, logger="orrery.pods.runner"):
         runner(heard).run({A: 1})
@@ -240,7 +240,7 @@ def test_a_pod_whose_machine_is_lost_is_given_up(
     wait_for("the task has ended", lambda: len(heard.updates) == 2 or failures, 60)
     if cluster.pods:
         lose(cluster, evicted=evicted)
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive(), "it waits for ever"
     [failure] = failures
     assert "of shop should have ended, but its machine says nothing" in str(failure)

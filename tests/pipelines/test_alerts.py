@@ -53,9 +53,9 @@ def locked_switch(live: Live) -> Iterator[Any]:
         yield cursor
 
 
-def log_of(live: Live, run_id: str, task: str) -> str:
+def log_of(live: Live, run_id: str, task: str, pipeline: str = PIPELINE) -> str:
     """The log of a task of a run."""
-    path = f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/{task}/logs/1?full_content=true"
+    path = f"/dags/{pipeline}/dagRuns/{run_id}/taskInstances/{task}/logs/1?full_content=true"
     return "\n".join(str(entry["event"]) for entry in live.airflow.get(path)["content"])
 
 
@@ -109,25 +109,31 @@ def test_a_run_that_fails_is_mended(live: Live, slack: SlackServer) -> None:
 
 @pytest.mark.parametrize("pipeline", ["trial_rowed", "trial_rowed_per_model"])
 def test_rows_of_a_failed_test(live: Live, slack: SlackServer, pipeline: str) -> None:
-    slack.clear()
-    failed = live.orrery("run", pipeline)
-    assert failed.code == 1
-    (body,) = slack.sent()
-    assert body["text"] == f"{pipeline}: test assert_rowed_is_empty failed"
-    texts = [block.get("text", {}).get("text", "") for block in body["blocks"]]
-    assert "*Test* `assert_rowed_is_empty`: 3 rows" in texts
+    # A busy machine may need more time than rows are waited for, which the log of the task tells.
+    for _ in range(3):
+        slack.clear()
+        failed = live.orrery("run", pipeline)
+        assert failed.code == 1
+        (body,) = slack.sent()
+        assert body["text"] == f"{pipeline}: test assert_rowed_is_empty failed"
+        texts = [block.get("text", {}).get("text", "") for block in body["blocks"]]
+        assert "*Test* `assert_rowed_is_empty`: 3 rows" in texts
+        [task] = [t for t, state in live.airflow.states(pipeline, failed.run_id).items() if state == "failed"]
+        if "There are no samples" not in log_of(live, failed.run_id, task, pipeline):
+            break
     assert "```\nid\n1\n2\n```" in texts
     assert "private" not in str(body)
 
 
 def test_a_time_of_day_is_a_deadline(live: Live) -> None:
     """The plugin is known to who makes runs."""
-    (run,) = live.airflow.runs("trial_rowed")
+    run = max(live.airflow.runs("trial_rowed"), key=lambda run: moment(run["run_after"]))
     database = live.stack.warehouse_dsn("postgres").replace("/warehouse", "/airflow")
     with closing(psycopg2.connect(database)) as link, link.cursor() as cursor:
         cursor.execute(
             "select deadline_time from deadline join dag_run on dag_run.id = dagrun_id "
-            "where dag_id = 'trial_rowed' and not missed"
+            "where dag_id = 'trial_rowed' and run_id = %s and not missed",
+            (run["dag_run_id"],),
         )
         ((deadline,),) = cursor.fetchall()
     assert timedelta(hours=11) < deadline - moment(run["run_after"]) <= timedelta(hours=12)

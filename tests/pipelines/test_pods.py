@@ -25,7 +25,7 @@ IMAGE = "example/orrery:1"
 BUILD, BY_MODEL = "trial_pods", "trial_pods_per_model"
 PLACE, TESTS, DIVIDED, AFTER = "core.pod_place", "tests.pod_place", "core.pod_divided", "core.pod_after"
 NODES = {PLACE, TESTS, DIVIDED, AFTER}
-SECONDS = 180
+SECONDS = 300
 
 
 @pytest.fixture(scope="module")

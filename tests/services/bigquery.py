@@ -34,7 +34,7 @@ first_select = rewriter._first_select
 rewriter._first_select = lambda body: first_select(body.unnest() if isinstance(body, exp.Subquery) else body)
 main(["start"])
 """
-_SECONDS = 60.0
+_SECONDS = 180.0
 # How BigQuery calls the types of tests/services/data, and what Airbyte adds to every row there.
 _TYPES = {"varchar": "STRING", "boolean": "BOOL", "bigint": "INT64", "date": "DATE", "timestamp": "TIMESTAMP"}
 _META = {

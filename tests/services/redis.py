@@ -14,7 +14,7 @@ from redis import Redis, RedisError
 from orrery.local.ports import find_free
 from services.service import Service
 
-_SECONDS = 20
+_SECONDS = 60
 _SETTINGS = """\
 bind 127.0.0.1
 port {port}

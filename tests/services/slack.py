@@ -95,7 +95,7 @@ class SlackServer(Service):
                 failure = None
             self._failed += 1
         if failure and failure.hang:
-            self._released.wait(30)
+            self._released.wait(60)
         if failure and failure.error:
             return 200, {"ok": False, "error": failure.error}, {}
         if failure and not failure.hang:

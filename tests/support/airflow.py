@@ -68,7 +68,7 @@ class Airflow:
     def runs(self, dag_id: str) -> list[Json]:
         return self.pages(f"/dags/{dag_id}/dagRuns", "dag_runs")
 
-    def wait_ended(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
+    def wait_ended(self, dag_id: str, run_id: str, seconds: float = 300) -> str:
         """The state of a run once it has ended."""
 
         def ended() -> str | None:

@@ -13,6 +13,8 @@ from urllib.parse import quote, quote_plus
 import psycopg2
 from psycopg2 import sql
 
+from support.running import content, files_below
+
 
 def forms(secret: str) -> set[str]:
     """The ways in which a secret may be written."""
@@ -36,19 +38,14 @@ class Search:
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self._names = {form: name for name, secret in secrets.items() for form in forms(secret)}
 
-    def in_bytes(self, content: bytes) -> set[str]:
+    def in_bytes(self, found: bytes) -> set[str]:
         """The names of the secrets in something."""
-        return {name for form, name in self._names.items() if form.encode() in content}
+        return {name for form, name in self._names.items() if form.encode() in found}
 
     def in_files(self, *folders: Path, but: Iterable[Path] = ()) -> dict[Path, set[str]]:
         """The files below `folders`, links not followed, that hold secrets; `but` leaves folders out."""
-        left_out = tuple(but)
         return {
-            path: names
-            for folder in folders
-            for path in folder.rglob("*")
-            if path.is_file() and not path.is_symlink() and not any(path.is_relative_to(o) for o in left_out)
-            if (names := self.in_bytes(path.read_bytes()))
+            path: names for path in files_below(*folders, but=but) if (names := self.in_bytes(content(path)))
         }
 
     def in_tables(self, dsn: str) -> dict[str, set[str]]:

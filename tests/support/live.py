@@ -80,7 +80,7 @@ class Live:
             **{"env": self.env, "text": True, **pipes, **options},
         )
 
-    def orrery(self, *arguments: str, seconds: float = 300) -> Done:
+    def orrery(self, *arguments: str, seconds: float = 600) -> Done:
         """Run `./orrery <arguments>` to its end."""
         with self.start(*arguments) as command:
             try:

@@ -14,6 +14,8 @@ from support.airflow import Airflow
 _OTHERS = {"map_index": ("-1",), "xcom_key": ("dbt", "return_value"), "try_number": ("1",)}
 _LINK = re.compile(r'(?:href|src|action)="([^"#]+)')
 _MOST_PAGES = 300
+# What a page says instead of what the ledger holds.
+LATE = re.compile(r"The warehouse (takes too long|does not answer)")
 Answer = tuple[str, int, bytes]
 
 

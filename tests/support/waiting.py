@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T], seconds: float = 120) -> T:
+def wait_for(what: str, look: Callable[[], T], seconds: float = 300) -> T:
     """Return the first true value that `look` gives; fail with what was seen last after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

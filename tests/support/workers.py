@@ -61,7 +61,7 @@ class Worker:
         tree = self.tree()
         processes.send(tree, signal.SIGKILL)
         self._command.wait()
-        assert not processes.wait_gone(tree, 10)
+        assert not processes.wait_gone(tree, 60)
 
     def leave(self) -> None:
         """Ask it to end when its tasks have, and wait until it takes no more."""

@@ -18,14 +18,21 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[2]
+# Long enough for a busy machine.
+SECONDS = 300
 TOOLS = "awk bash cat cksum cp cut df dirname du env grep head mkdir mv readlink rm sed sh sleep sort tail tr"
 
 # Plays `python` (probe, lock, -m venv, -m pip, -m orrery.cli); as .venv/bin/uv it plays uv.
 STAND_IN = r"""#!/bin/sh
 case $0 in */uv)
   echo "uv index=$UV_DEFAULT_INDEX timeout=$UV_HTTP_TIMEOUT cert=$SSL_CERT_FILE $*" >>"$CALLS"
-  sleep "${UV_SECONDS:-0}"
+  tries=0
+  while [ -n "${UV_WAITS_FOR:-}" ] && ! [ -e "$UV_WAITS_FOR" ] && [ $((tries += 1)) -lt 6000 ]; do
+    sleep 0.05
+  done
   [ -z "${UV_FAILS:-}" ] || { echo "$UV_FAILS" >&2; exit 1; }
   exit 0 ;;
 esac
@@ -86,7 +93,7 @@ class Checkout:
             cwd=cwd or self.root,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
 
@@ -199,14 +206,17 @@ def test_later_starts_install_nothing_and_are_quiet(checkout: Checkout) -> None:
     for name in checkout.bin.glob("python*"):
         name.unlink()
 
-    started = time.monotonic()
-    done = checkout.run("status")
-    seconds = time.monotonic() - started
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = checkout.run("status")
+        seconds.append(time.monotonic() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("cli 1 status ")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("cli 1 status ")
     assert checkout.calls() == []
-    assert seconds < 0.3
+    # The best: the others tell how busy the machine is.
+    assert min(seconds) < 0.3
 
 
 def test_launcher_works_through_a_symlink_and_from_another_folder(checkout: Checkout, tmp_path: Path) -> None:
@@ -281,21 +291,32 @@ def test_a_failed_installation_is_completed_by_the_next_start(checkout: Checkout
     assert "--clear" in checkout.calls("venv")[1]
 
 
-def test_starts_at_the_same_time_install_once(checkout: Checkout) -> None:
+def test_starts_at_the_same_time_install_once(checkout: Checkout, tmp_path: Path) -> None:
     checkout.add_python("python3.12", "3.12.1")
     launcher = [str(checkout.root / "orrery"), "status"]
-    env = checkout.env | {"UV_SECONDS": "1"}
+    go_on = tmp_path / "go-on"
+    env = checkout.env | {"UV_WAITS_FOR": str(go_on)}
+    logs = [tmp_path / f"{number}.err" for number in range(3)]
 
-    starts = [
-        subprocess.Popen(launcher, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(3)
-    ]
-    results = [(*start.communicate(timeout=60), start.returncode) for start in starts]
+    def waiting() -> int:
+        return sum("Another ./orrery is installing" in log.read_text() for log in logs)
 
-    assert [code for _, _, code in results] == [0, 0, 0], results
-    assert all(out.startswith("cli 1 status ") for out, _, _ in results)
+    starts = []
+    try:
+        for log in logs:
+            with log.open("w") as file:
+                starts.append(
+                    subprocess.Popen(launcher, env=env, text=True, stdout=subprocess.PIPE, stderr=file)
+                )
+        wait_for("two wait for the third", lambda: waiting() == 2, SECONDS)
+    finally:
+        go_on.touch()
+        results = [(start.communicate(timeout=SECONDS)[0], start.returncode) for start in starts]
+
+    assert [code for _, code in results] == [0, 0, 0], [log.read_text() for log in logs]
+    assert all(out.startswith("cli 1 status ") for out, _ in results)
     assert len(checkout.calls("uv")) == 1
-    assert sum("Another ./orrery is installing" in err for _, err, _ in results) == 2
+    assert waiting() == 2
 
 
 # ---------------------------------------------------------------- what cannot be done

@@ -117,6 +117,8 @@ def read_samples(sql: str, allowed: Permit, options: RunOptions) -> Samples | No
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     thread.join(SECONDS)
+    if thread.is_alive():
+        log.info("There are no samples of the failed rows: they did not come within %g s", SECONDS)
     return found[0] if found else None
 
 

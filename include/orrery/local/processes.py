@@ -14,6 +14,7 @@ import psutil
 STACK = "ORRERY_STACK"
 COMPONENT = "ORRERY_COMPONENT"
 _ON_KILL = 3.0  # seconds for on_kill to end the task
+_REPORT = 3.0  # seconds for a worker to tell Airflow of a task's end
 
 
 def _ours(process: psutil.Process, marker: str, component: str | None) -> bool:
@@ -111,7 +112,7 @@ def end_orphans(processes: Iterable[psutil.Process], grace: float) -> list[psuti
     """End what a dead parent left: its workers and, below them, tasks. Return what survived.
 
     The tasks get `grace` seconds for their clean-up. The workers themselves ignore SIGTERM and would
-    wait for work for ever, so once no task is left they have one second to report its end.
+    wait for work for ever, so once no task is left they have a few seconds to report its end.
     """
     chosen = list(processes)
     pids = {process.pid for process in chosen}
@@ -120,7 +121,7 @@ def end_orphans(processes: Iterable[psutil.Process], grace: float) -> list[psuti
     # Airflow answers SIGTERM with the operator's on_kill and goes on with the task; SIGINT interrupts it.
     send(wait_gone(tasks, _ON_KILL), signal.SIGINT)
     wait_gone(tasks, grace - _ON_KILL)
-    left = wait_gone(chosen, 1)
+    left = wait_gone(chosen, _REPORT)
     send(left, signal.SIGKILL)
     return wait_gone(left, 10)
 

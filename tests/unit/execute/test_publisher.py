@@ -17,7 +17,7 @@ from orrery.execute.channel import PUBLISH, NodeState, Update
 from orrery.execute.publisher import Publisher
 
 # Longer than anything here takes; a test that fails waits for it.
-LONG = 10.0
+LONG = 60.0
 
 
 class FakeStore:
@@ -299,8 +299,8 @@ def test_a_build_that_airflow_has_forgotten_ends(
 
 
 def test_patience_ends(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAUSE", 0.0)
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
     store.errors = [api_error(500)] * 1_000_000
     lost = Lost()
     publisher = Publisher(store, lost)
@@ -325,7 +325,7 @@ def test_a_build_without_news_tells_that_it_is_alive(
 def test_a_build_with_news_all_the_time_tells_that_it_is_alive(
     store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ALIVE", 0.05)
+    monkeypatch.setattr(module, "ALIVE", 1.0)
     monkeypatch.setattr(module, "INTERVAL", 0.0)
     publisher = Publisher(store, never)
     deadline = time.monotonic() + LONG

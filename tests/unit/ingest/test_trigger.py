@@ -45,7 +45,7 @@ def arrivals(zone: Path, memory: Memory, **block: Any) -> FilesArrivedTrigger:
     return again
 
 
-async def fires(events: Any, seconds: float = 10.0) -> bool:
+async def fires(events: Any, seconds: float = 60.0) -> bool:
     """Whether there is another event within some seconds."""
     waiting = asyncio.ensure_future(anext(events))
     done, _ = await asyncio.wait([waiting], timeout=seconds)

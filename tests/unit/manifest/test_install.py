@@ -8,9 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from conftest import WriteProject, write_files
@@ -93,11 +95,12 @@ def test_no_installer(write_project: WriteProject, hub: Hub) -> None:
 def test_an_unreachable_hub_is_a_reason_and_no_delay(
     write_project: WriteProject, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(install, "PROBE_SECONDS", 60.0)
     project = write_project({**INSTALLER, "dbt/packages/packages.yml": HUB_PACKAGE})
     hub.close()
     started = time.monotonic()
     assert install_packages(project) == "the package hub cannot be reached"
-    assert time.monotonic() - started < install.PROBE_SECONDS + 1
+    assert time.monotonic() - started < 20
 
     # It is said once, and left alone for some hours, unless somebody asks for it.
     probed: list[str] = []
@@ -121,12 +124,14 @@ def test_a_hub_that_swallows_packets_is_no_delay(
     write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "PROBE_SECONDS", 0.2)
+    # What it waits for when it is not told.
+    monkeypatch.setattr(httpx, "get", partial(httpx.get, timeout=60.0))
     project = write_project({**INSTALLER, "dbt/packages/packages.yml": HUB_PACKAGE})
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("DBT_PACKAGE_HUB_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
         started = time.monotonic()
         assert install_packages(project) == "the package hub cannot be reached"
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
 
 def test_a_reachable_hub_is_asked(
