@@ -58,18 +58,14 @@ class Node:
         spec = template["spec"]
         for container in spec.get("initContainers", ()):
             self._complete(spec, name, container, 300)
+        # Those that a StatefulSet makes for its pods.
         claims = [
             {"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": f"{name}-0"}}
             for claim in self._objects[kind, name]["spec"].get("volumeClaimTemplates", ())
         ]
         spec = {**spec, "volumes": [*(spec.get("volumes") or ()), *claims]}
-        services = [
-            each["metadata"]["name"]
-            for (kind_, _), each in self._objects.items()
-            if kind_ == "Service"
-            and each["spec"]["selector"].items() <= template["metadata"]["labels"].items()
-        ]
         for container in spec["containers"]:
+            services = self._services(template["metadata"]["labels"])
             options = [f"--network-alias={service}" for service in services]
             options += [f"--publish=127.0.0.1:{here}:{port}" for port, here in (ports or {}).items()]
             docker("run", "--detach", *options, *self._arguments(spec, name, container))
@@ -113,6 +109,14 @@ class Node:
         found = docker("ps", "--all", "--filter", f"network={self._name}", "--format", "{{.Names}}")
         return found.split()
 
+    def _services(self, labels: Mapping[str, str]) -> list[str]:
+        """The names of the services that select pods with these labels."""
+        return [
+            name
+            for (kind, name), each in self._objects.items()
+            if kind == "Service" and each["spec"]["selector"].items() <= labels.items()
+        ]
+
     def _template(self, kind: str, name: str) -> Json:
         template: Json = self._objects[kind, name]["spec"]["template"]
         return template
@@ -144,7 +148,6 @@ class Node:
         if not rights.get("allowPrivilegeEscalation", True):
             options.append("--security-opt=no-new-privileges")
         if rights.get("readOnlyRootFilesystem"):
-            # Docker and podman do not agree on whether /tmp can be written to; Kubernetes says no.
             options.append("--read-only")
         if limit := (container.get("resources") or {}).get("limits", {}).get("memory"):
             options.append(f"--memory={limit.removesuffix('i').lower()}")
