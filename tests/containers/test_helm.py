@@ -91,11 +91,7 @@ class Cluster:
 
     def container(self, part: str) -> dict[str, Any]:
         """What the chart says of the container of a part."""
-        name = f"airflow-{part}"
-        [found] = [
-            each for each in self.objects if (each["kind"], each["metadata"]["name"]) == ("Deployment", name)
-        ]
-        [container] = found["spec"]["template"]["spec"]["containers"]
+        [container] = self.node.template("Deployment", f"airflow-{part}")["spec"]["containers"]
         return dict(container)
 
 
@@ -147,13 +143,5 @@ def test_keda_asks_airflows_database(cluster: Cluster) -> None:
     [trigger] = scaled["spec"]["triggers"]
     asked = trigger["metadata"]
     url = cluster.node.environment(cluster.container("worker"))[asked["connectionFromEnv"]]
-    psql = (
-        "exec",
-        f"{NAME}-postgres",
-        "psql",
-        url,
-        "--no-align",
-        "--tuples-only",
-        f"--command={asked['query']}",
-    )
+    psql = ("exec", f"{NAME}-postgres", "psql", url, "--no-align", "--tuples-only", "--command")
     wait_for("nothing runs", lambda: docker(*psql, asked["query"]).strip() == "0")

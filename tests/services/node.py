@@ -44,7 +44,7 @@ class Node:
 
     def run_job(self, name: str, seconds: float) -> None:
         """Run the pod of a job to its end. Raises NodeError when it fails."""
-        spec = self._template("Job", name)["spec"]
+        spec = self.template("Job", name)["spec"]
         for container in (*spec.get("initContainers", ()), *spec["containers"]):
             self._complete(spec, name, container, seconds)
 
@@ -54,7 +54,7 @@ class Node:
         :param ports: where this machine reaches ports of the pod
         """
         self._ports |= ports or {}
-        template = self._template(kind, name)
+        template = self.template(kind, name)
         spec = template["spec"]
         for container in spec.get("initContainers", ()):
             self._complete(spec, name, container, 300)
@@ -72,7 +72,7 @@ class Node:
 
     def check(self, kind: str, name: str, probe: str) -> str:
         """What a check of a pod's first container says against it; empty when it is well."""
-        [container, *_] = self._template(kind, name)["spec"]["containers"]
+        [container, *_] = self.template(kind, name)["spec"]["containers"]
         asked = container[probe]
         seconds = asked.get("timeoutSeconds", 1)
         if "exec" in asked:
@@ -117,7 +117,8 @@ class Node:
             if kind == "Service" and each["spec"]["selector"].items() <= labels.items()
         ]
 
-    def _template(self, kind: str, name: str) -> Json:
+    def template(self, kind: str, name: str) -> Json:
+        """What the pods of a workload are made of."""
         template: Json = self._objects[kind, name]["spec"]["template"]
         return template
 

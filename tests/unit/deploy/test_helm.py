@@ -348,6 +348,11 @@ def pods(objects: list[Any]) -> Iterator[tuple[str, Any]]:
             yield each["metadata"]["name"], each["spec"]["template"]["spec"]
 
 
+def containers_of(spec: Any) -> list[Any]:
+    """All containers of a pod, those that run first, too."""
+    return [*(spec.get("initContainers") or ()), *spec["containers"]]
+
+
 @BOTH
 def test_kubernetes_takes_what_the_chart_makes(rendered: list[Any]) -> None:
     for each in rendered:
@@ -356,7 +361,7 @@ def test_kubernetes_takes_what_the_chart_makes(rendered: list[Any]) -> None:
     names = dict(pods(rendered))
     assert len(names) == 7
     for name, spec in names.items():
-        [*containers] = [*(spec.get("initContainers") or ()), *spec["containers"]]
+        containers = containers_of(spec)
         # What Kubernetes' policy "restricted" asks for.
         rights = [{**spec["securityContext"], **each["securityContext"]} for each in containers]
         for found in rights:
@@ -378,7 +383,7 @@ def test_pods_find_their_secrets_and_config_maps(rendered: list[Any]) -> None:
         if each["kind"] in ("ConfigMap", "Secret")
     }
     for name, spec in pods(rendered):
-        for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+        for container in containers_of(spec):
             for each in container.get("env") or ():
                 for source, reference in (each.get("valueFrom") or {}).items():
                     kind = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}[source]
@@ -407,7 +412,7 @@ def test_git_sync_is_told_one_branch(files: tuple[str, ...], rendered: list[Any]
     told = {
         each["value"]
         for _, spec in pods(rendered)
-        for container in [*(spec.get("initContainers") or ()), *spec["containers"]]
+        for container in containers_of(spec)
         for each in container.get("env") or ()
         if each["name"] in ("GITSYNC_REF", "GIT_SYNC_BRANCH")
     }
