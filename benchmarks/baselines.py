@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from harness import ROOT
+
 # By the name that is printed: the ids of the DAGs. Those of plain Cosmos end with its execution mode.
 COSMOS = {"Cosmos WATCHER": "cosmos_watcher", "Cosmos LOCAL": "cosmos_local"}
 TRIGGERER = {"triggerer variant": "triggerer_variant"}
@@ -31,7 +33,7 @@ for dag_id in {dags!r}:
         # Airflow may fail a task that comes back from the triggerer, and a run of theirs with it.
         default_args={{"retries": 2, "retry_delay": timedelta(seconds=1)}},
         project_config=ProjectConfig(
-            dbt_project_path=PROJECT, manifest_path=PROJECT / "target" / "manifest.json"
+            dbt_project_path=PROJECT, manifest_path=PROJECT / "target/orrery/dbt/manifest.json"
         ),
         profile_config=ProfileConfig(
             profile_name="orrery", target_name="dev", profiles_yml_filepath=PROJECT / "profiles.yml"
@@ -65,7 +67,7 @@ def add_cosmos(root: Path) -> None:
 
 def add_plugins(root: Path) -> None:
     """Add the modules of DAGs to a copy of Airflow's plugins: the folder of AIRFLOW__CORE__PLUGINS_FOLDER."""
-    shutil.copytree(root / "include" / "plugins", root / "plugins")
+    shutil.copytree(ROOT / "include" / "plugins", root / "plugins")
     shutil.copy(Path(__file__).with_name("triggerer_variant.py"), root / "plugins")
 
 

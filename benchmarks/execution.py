@@ -1,6 +1,6 @@
 """How long a pipeline takes in Airflow, beside dbt alone and plain Cosmos, and where the time goes.
 
-    python benchmarks/execution.py [--nodes N ...] [--repeat R] [--cosmos-at N] [--triggerer-at N]
+    python benchmarks/execution.py [--nodes N ...] [--repeat R] [--cosmos-at N] [--triggerer-at N] [--smoke]
 
 For each size it generates a project, starts a stack of its own for it, and removes both at the end.
 What is compared takes turns, so that a machine that is busy for a while disturbs all.
@@ -34,6 +34,7 @@ from orrery.local import Stack
 from orrery.manifest.store import ManifestStore
 
 PIPELINE = "bench"
+SMOKE_NODES = 2
 POLL_SECONDS = 0.2
 PARSE_SECONDS = 120
 LONGEST_SECONDS = 3600
@@ -84,7 +85,10 @@ def main() -> int:
     for name, up_to in {"cosmos": 50, "triggerer": 500}.items():
         about = f"{name} too, up to N nodes; default {up_to}"
         parser.add_argument(f"--{name}-at", type=int, default=up_to, metavar="N", help=about)
+    parser.add_argument("--smoke", action="store_true", help="once and tiny: to see that all of it works")
     options = parser.parse_args()
+    if options.smoke:
+        options.nodes, options.repeat = [SMOKE_NODES], 1
     # Ends like Ctrl-C: the stack is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(HEADER, flush=True)
@@ -94,7 +98,8 @@ def main() -> int:
         for nodes in options.nodes:
             load = os.getloadavg()[0]
             cosmos, triggerer = nodes <= options.cosmos_at, nodes <= options.triggerer_at
-            runs = measure(nodes, options.repeat, cosmos=cosmos, triggerer=triggerer)
+            warm_up = 0 if options.smoke else 1
+            runs = measure(nodes, options.repeat, warm_up, cosmos=cosmos, triggerer=triggerer)
             print(f"\n== {nodes} nodes (load average before: {load:.1f})")
             line, beyond[nodes] = show(nodes, runs)
             summary.append(line)
@@ -118,7 +123,7 @@ def growth(beyond: dict[int, float]) -> list[str]:
     return [f"CPU beyond dbt's: {begin:.1f} s and {slope * 1000:.0f} ms per node, within {off:.1f} s"]
 
 
-def measure(nodes: int, repeat: int, *, cosmos: bool, triggerer: bool) -> Runs:
+def measure(nodes: int, repeat: int, warm_up: int, *, cosmos: bool, triggerer: bool) -> Runs:
     """All runs with a project of `nodes` nodes."""
     with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
         root = Path(folder)
@@ -131,7 +136,7 @@ def measure(nodes: int, repeat: int, *, cosmos: bool, triggerer: bool) -> Runs:
             assert info
             with AirflowApi(info.url, info.username, info.password) as api:
                 bench = Bench(root, stack, api)
-                runs = bench.compare(repeat, triggerer=triggerer)
+                runs = bench.compare(repeat, warm_up, triggerer=triggerer)
                 return runs | bench.compare_with_cosmos(repeat) if cosmos else runs
 
 
@@ -153,20 +158,20 @@ class Bench:
         self.api = api
         self.parts = {part.name: psutil.Process(part.pid) for part in stack.status() if part.pid}
 
-    def compare(self, repeat: int, *, triggerer: bool) -> Runs:
-        """dbt, Orrery and the triggerer variant in turns, after one run of each that does not count."""
+    def compare(self, repeat: int, warm_up: int, *, triggerer: bool) -> Runs:
+        """dbt, Orrery and the triggerer variant in turns, after `warm_up` runs of each that do not count."""
         self.wait_until_parsed(PIPELINE, ManifestStore(Project(self.root)).path(PIPELINE).stat().st_mtime)
         runs: Runs = {"dbt build": [], "Orrery": []}
         if triggerer:
             add_triggerer(self.root)
             self.wait_until_parsed(TRIGGERER[VARIANT], 0)
             runs[VARIANT] = []
-        for _ in range(repeat + 1):
+        for _ in range(repeat + warm_up):
             runs["dbt build"].append(self.dbt_build())
             runs["Orrery"].append(self.dag_run(PIPELINE))
             if triggerer:
                 runs[VARIANT].append(self.dag_run(TRIGGERER[VARIANT]))
-        return {name: measured[1:] for name, measured in runs.items()}
+        return {name: measured[warm_up:] for name, measured in runs.items()}
 
     def compare_with_cosmos(self, repeat: int) -> Runs:
         """Orrery and Cosmos in turns; a mode that failed or took too long is not tried again."""

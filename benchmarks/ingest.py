@@ -1,6 +1,6 @@
 """How fast files are loaded, beside the least that PostgreSQL needs for it.
 
-    python benchmarks/ingest.py [--rows N ...] [--repeat R]
+    python benchmarks/ingest.py [--rows N ...] [--repeat R] [--smoke]
 
 The floor is psql's \\copy into an unlogged table and one INSERT ... ON CONFLICT. Both upsert the same
 rows, of whose keys the table has every second already, and take turns.
@@ -42,6 +42,7 @@ DEFINITIONS = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 # One row in so many is bad, and rejected.
 BAD_EVERY = 100_000
 CHUNKS = 2
+SMOKE_ROWS = 1_000
 HEADER = f"""\
 Rows have {len(COLUMNS)} columns. In the files with bad rows one in {BAD_EVERY:,} is rejected; the floor gets
 none. "in chunks" is the clean file, of which {CHUNKS} processes stage a part each at the same time. Orrery's
@@ -56,12 +57,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000], metavar="N")
     parser.add_argument("--repeat", type=int, default=3, metavar="R", help="loads of each; default 3")
+    parser.add_argument("--smoke", action="store_true", help="once and tiny: to see that all of it works")
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
         step, uri, folder = options.load
         print(json.dumps(STEPS[step](uri, folder)))
         return 0
+    if options.smoke:
+        options.rows, options.repeat = [SMOKE_ROWS], 1
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
         Path(folder).chmod(0o755)

@@ -1,15 +1,18 @@
-"""How long Airflow takes to make the DAG of a dbt project, and how much memory.
+"""How long Airflow takes to make the DAG of a dbt project, and how much memory; and dbt, to parse it.
 
-    python benchmarks/parse.py [nodes ...]
+    python benchmarks/parse.py [--smoke | --vars] [nodes ...]
 
 Compares Orrery with plain Cosmos (DbtDag over dbt's manifest.json with its default settings) on generated
 projects. Each figure comes from a process of its own; the two take turns, so that a machine that is busy
 for a while disturbs both. `cold` is the first load after the imports, `warm` the median of five
 further loads in the same process, `memory` the peak over that of a process that only imports.
+
+With `--vars`: the CPU time of processes that let dbt parse the project, as a run does before its first node.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -20,11 +23,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (100, 1_000, 5_000)
+SMOKE_SIZES = (10,)
 ROUNDS = 2
 WARM_LOADS = 5
 PROFILES = """\
@@ -34,24 +39,49 @@ orrery:
     dev: {type: postgres, host: 127.0.0.1, port: 1, user: u, password: p, dbname: d, schema: s}
 """
 
+# What a run begins with, in this order. The generated models read `uri` and `day` in one of 50,
+# dbt_project.yml reads `color`.
+NOTHING = "everything, by dbt alone"
+RUNS: dict[str, dict[str, str]] = {
+    NOTHING: {},
+    "no vars": {},
+    "a new uri": {"uri": "s3://bucket/new"},
+    "a new value of one": {"day": "2026-01-31"},
+    "the same again": {"day": "2026-01-31"},
+    "a new color": {"color": "blue"},
+    "the same color, a new uri": {"color": "blue", "uri": "s3://bucket/other"},
+}
+
 Figures = dict[str, float]
 
 
 def main() -> None:
-    """Print the table; the arguments are numbers of nodes."""
-    sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("nodes", type=int, nargs="*", default=SIZES, metavar="N")
+    parser.add_argument("--smoke", action="store_true", help="once and tiny: to see that all of it works")
+    parser.add_argument(
+        "--vars", action="store_true", help="dbt's parses for runs with vars, and nothing else"
+    )
+    options = parser.parse_args()
+    sizes, rounds = (SMOKE_SIZES, 1) if options.smoke else (options.nodes, ROUNDS)
+    if options.vars or options.smoke:
+        for nodes in sizes:
+            compare_vars(nodes)
+    if options.vars:
+        return
     print(f"{'nodes':>6} {'':8} {'cold s':>8} {'warm s':>8} {'memory MB':>10} {'tasks':>7}")
     with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder:
         for nodes in sizes:
-            show(nodes, compare(Path(folder), nodes))
+            show(nodes, compare(Path(folder), nodes, rounds))
 
 
-def compare(folder: Path, nodes: int) -> dict[str, Figures]:
+def compare(folder: Path, nodes: int, times: int) -> dict[str, Figures]:
     """The figures of both, by name: the best of several rounds."""
     project = folder / str(nodes)
     in_process("build", project, folder, nodes)
     rounds: dict[str, list[Figures]] = {"orrery": [], "cosmos": []}
-    for _ in range(ROUNDS):
+    for _ in range(times):
         for name, measured in rounds.items():
             loaded = in_process(name, project, folder, WARM_LOADS)
             imported = in_process(name, project, folder, -1)
@@ -60,6 +90,17 @@ def compare(folder: Path, nodes: int) -> dict[str, Figures]:
         name: {key: min(figures[key] for figures in measured) for key in measured[0]}
         for name, measured in rounds.items()
     }
+
+
+def compare_vars(nodes: int) -> None:
+    """Print what runs with several vars cost."""
+    with tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as name:
+        folder = Path(name)
+        in_process("build_with_vars", folder / "project", folder, nodes)
+        for number, run in enumerate(RUNS):
+            figures = in_process("parse", folder / "project", folder, number)
+            print(f"{nodes:>6} {run:28} {figures['cpu']:>8.1f} CPU s {figures['parsed']:>7.0f} files parsed")
+    print()
 
 
 def show(nodes: int, found: dict[str, Figures]) -> None:
@@ -95,16 +136,58 @@ def in_process(what: str, project: Path, folder: Path, number: int) -> Figures:
 
 def build(project: Path, nodes: int) -> None:
     """Generate the project, and build its manifests."""
+    generate(project / "dbt", nodes)
+    build_generated(project)
+
+
+def build_with_vars(project: Path, nodes: int) -> None:
+    """The same, of a project that reads vars."""
+    dbt = project / "dbt"
+    generate(dbt, nodes)
+    settings = dbt / "dbt_project.yml"
+    colored = "models:\n  +docs: {node_color: \"{{ var('color', 'red') }}\"}\n"
+    settings.write_text(settings.read_text().replace("models:\n", colored))
+    for path in sorted(dbt.rglob("*.sql"))[::50]:
+        path.write_text(path.read_text() + "-- {{ var('uri', '') }} {{ var('day', '') }}\n")
+    build_generated(project)
+
+
+def parse(project: Path, number: int) -> None:
+    """Let dbt parse the project for one of RUNS, and print the CPU time of this process."""
+    from orrery.config.project import Project
+    from orrery.manifest import watched_vars
+    from orrery.manifest.dbt import Dbt
+
+    name, variables = list(RUNS.items())[number]
+    parsed: set[str] = set()
+    parsing = watched_vars.WatchedVars.parsing
+
+    def noted(self: watched_vars.WatchedVars, file_id: str | None) -> AbstractContextManager[None]:
+        parsed.update([file_id] if file_id else [])
+        return parsing(self, file_id)
+
+    watched_vars.WatchedVars.parsing = noted  # type: ignore[method-assign]
+    base = project / "nothing" if name == NOTHING else None
+    Dbt(Project(project), target_dir=project / f"run{number}", variables=variables, base=base).manifest  # noqa: B018
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print("\n" + json.dumps({"cpu": used.ru_utime + used.ru_stime, "parsed": len(parsed)}))
+
+
+def generate(dbt: Path, nodes: int) -> None:
+    """Write the project."""
     from generate import generate_project
 
-    from orrery.config.project import Project
-    from orrery.manifest.build import build_manifests
-
-    dbt = project / "dbt"
     generate_project(dbt, nodes)
     (dbt / "profiles.yml").write_text(PROFILES)
     (dbt / "pipelines").mkdir()
     (dbt / "pipelines" / "bench.yml").write_text("select: tag:bench\n")
+
+
+def build_generated(project: Path) -> None:
+    """Build the manifests, and print how many nodes they have."""
+    from orrery.config.project import Project
+    from orrery.manifest.build import build_manifests
+
     print("\n" + json.dumps(dict(build_manifests(Project(project), lambda line: None).nodes)))
 
 
@@ -127,7 +210,8 @@ def cosmos(project: Path, warm_loads: int) -> None:
         return DbtDag(
             dag_id="bench",
             project_config=ProjectConfig(
-                dbt_project_path=project / "dbt", manifest_path=project / "dbt" / "target" / "manifest.json"
+                dbt_project_path=project / "dbt",
+                manifest_path=project / "dbt/target/orrery/dbt/manifest.json",
             ),
             profile_config=ProfileConfig(
                 profile_name="orrery",

@@ -1,6 +1,6 @@
 """How much faster more Celery workers on this machine get through many tasks, and what limits them.
 
-    python benchmarks/scale.py [--workers N ...] [--slots S] [--files F] [--models M]
+    python benchmarks/scale.py [--workers N ...] [--slots S] [--files F] [--models M] [--smoke]
 
 It needs redis-server. It generates a project, starts a stack of its own with CeleryExecutor for it, and
 removes both at the end.
@@ -35,7 +35,6 @@ from orrery.config.stages import BUILD, INGEST
 from orrery.local import Stack
 from services.redis import RedisServer
 
-PIPELINES = 10
 # What else runs on the machine.
 OTHERS = "other processes"
 ROWS = 1000
@@ -82,14 +81,20 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=2, metavar="S", help="of each worker; default 2")
     parser.add_argument("--files", type=int, default=300, metavar="F", help="default 300")
     parser.add_argument("--models", type=int, default=200, metavar="M", help="default 200")
+    parser.add_argument("--pipelines", type=int, default=10, metavar="P", help="that share them; default 10")
+    parser.add_argument("--smoke", action="store_true", help="once and tiny: to see that all of it works")
     options = parser.parse_args()
+    if options.smoke:
+        options.workers, options.pipelines, options.files, options.models = [1], 1, 2, 2
     # Ends like Ctrl-C: the stack is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    print(HEADER.format(pipelines=PIPELINES, rows=ROWS, **vars(options)), flush=True)
+    print(HEADER.format(rows=ROWS, **vars(options)), flush=True)
     measured: list[Measured] = []
     try:
-        with prepared(options.files // PIPELINES, options.models // PIPELINES) as bench:
-            bench.warm_up(options.slots)
+        with prepared(options.pipelines, options.files, options.models) as bench:
+            bench.wait_until_parsed()
+            if not options.smoke:
+                bench.warm_up(options.slots)
             for workers in sorted(options.workers):
                 load = os.getloadavg()[0]
                 bench.grow(workers, options.slots)
@@ -105,8 +110,8 @@ def main() -> int:
 
 
 @contextmanager
-def prepared(files: int, models: int) -> Iterator[Bench]:
-    """A running stack with a project of PIPELINES pipelines, and no worker yet."""
+def prepared(pipelines: int, files: int, models: int) -> Iterator[Bench]:
+    """A running stack with a project of pipelines that share files and models, and no worker yet."""
     with (
         RedisServer() as redis,
         tempfile.TemporaryDirectory(prefix="orrery-benchmark-") as folder,
@@ -115,7 +120,7 @@ def prepared(files: int, models: int) -> Iterator[Bench]:
         root = Path(folder)
         # The database's user, if it is another one, has to pass through.
         root.chmod(0o755)
-        names = generate_landed(root / "dbt", PIPELINES, files, models, ROWS)
+        names = generate_landed(root / "dbt", pipelines, files // pipelines, models // pipelines, ROWS)
         complete(
             root,
             AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
@@ -160,14 +165,17 @@ class Bench:
                 raise BenchmarkError(f"A worker does not become ready.\n{logs[0].read_text()[-4000:]}")
             time.sleep(0.5)
 
-    def warm_up(self, slots: int) -> None:
-        """One run of one pipeline, which is not counted."""
+    def wait_until_parsed(self) -> None:
+        """Wait until Airflow has all DAGs."""
         deadline = time.monotonic() + PARSE_SECONDS
         while not all(self._api.dag(name) for name in self._names):
             if time.monotonic() > deadline:
                 errors = "\n".join(error["stack_trace"] for error in self._api.import_errors())
                 raise BenchmarkError(f"The DAGs are not parsed within {PARSE_SECONDS} s.\n{errors}")
             time.sleep(1)
+
+    def warm_up(self, slots: int) -> None:
+        """One run of one pipeline, which is not counted."""
         self.grow(1, slots)
         self._runs(self._names[:1])
 

@@ -32,7 +32,7 @@ class BuildOperator(BaseOperator):
         target = Path(self.folder, "target")
         target.mkdir(parents=True, exist_ok=True)
         # Like a build of Orrery it starts from what was parsed before.
-        shutil.copy(Path(self.project, "target", "partial_parse.msgpack"), target)
+        shutil.copy(Path(self.project, "target/orrery/dbt/partial_parse.msgpack"), target)
         with Path(self.folder, context["run_id"]).open("a", buffering=1) as ended:
 
             def publish(event: Any) -> None:
@@ -93,7 +93,7 @@ def make_dag(dag_id: str, project: str, folder: str) -> DAG:
     """A task per model and test of a project made by generate.py; tests gate."""
     import json
 
-    nodes = json.loads(Path(project, "target", "manifest.json").read_text())["nodes"]
+    nodes = json.loads(Path(project, "target/orrery/dbt/manifest.json").read_text())["nodes"]
     with DAG(dag_id, schedule=None, max_active_tasks=len(nodes) + 1, fail_fast=True) as dag:
         BuildOperator(task_id="build", project=project, folder=folder)
         tasks = {

@@ -1,5 +1,5 @@
 """Shows broken pipeline files as an Airflow import error, without taking any dag down with them."""
 
-from orrery.plan.problems import raise_problems
+from orrery.render import raise_problems
 
 raise_problems(__file__)

@@ -26,6 +26,7 @@ if "orrery-tests-airflow-" not in os.environ.get("AIRFLOW_HOME", ""):
     )
 
 from orrery.config.project import Project
+from orrery.manifest import quick_dbt
 
 # What a user's shell may set, and what would lead a test away from its own project.
 FOREIGN = (
@@ -59,9 +60,11 @@ ONE_STACK = ("tests/pipelines/", "tests/browser/")
 
 
 class _ByStack(LoadScopeScheduling):
-    """The tests of a file run in one process, and so do all that share a stack."""
+    """The tests of a file run in one process, and so do all that share a stack or a lab."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/differential/"):
+            return "differential"
         return "live" if nodeid.startswith(ONE_STACK) else nodeid.partition("::")[0]
 
 
@@ -107,15 +110,9 @@ def write_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteProje
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_dbt() -> None:
-    """Keep dbt from looking through the whole call stack of pytest for each flag of each command.
-
-    It asks there which module a flag comes from, for a message that no test reads; below pytest that takes
-    longer than the commands themselves.
-    """
-    from dbt_common.behavior_flags import BehaviorFlagRendered
-
-    BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")
+def _quick_dbt() -> None:
+    """Keep dbt from looking through the whole call stack of pytest, also where a test calls dbt itself."""
+    quick_dbt.hurry()
 
 
 @pytest.fixture

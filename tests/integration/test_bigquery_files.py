@@ -208,6 +208,36 @@ def test_values_get_their_types(landed: Landed) -> None:
     assert json.loads(content) == dict(zip(landed.columns, values, strict=True))
 
 
+def test_words_are_no_dates_and_names_may_be_long(landed: Landed) -> None:
+    """As in PostgreSQL, also where BigQuery is more lenient; its names may be longer."""
+    landed.columns = {"id": "integer", "d": "date", "t": "timestamp", "n": "numeric", "f": "real"}
+    landed.block = {"files": "*.csv", "max_rejected": 10, "on_new_column": "add"}
+    long = "a_name_" * 40
+    lines = [
+        "2026-01-31,2026-01-31 10:00:00,1.5,nan",
+        "today,,,",
+        ",epoch,,",
+        ",TODAY 10:00,,",
+        ",,NaN,",
+        "Infinity,,,",
+    ]
+    rows = "".join(f"{number},{line},x\n" for number, line in enumerate(lines))
+    landed.land("a.csv", f"id,d,t,n,f,{long}\n{rows}")
+    landed.load()
+    assert landed.rows(f"id, d, {long}") == [(0, date(2026, 1, 31), "x")]
+    word = "is a word, not a date or a time"
+    assert landed.rejected() == [
+        (3, f'd: "today" {word}'),
+        (4, f't: "epoch" {word}'),
+        (5, f't: "TODAY 10:00" {word}'),
+        (6, 'n: "NaN" is not a finite number'),
+        (7, f'd: "Infinity" {word}'),
+    ]
+    landed.columns = {"x" * 301: "text"}
+    with pytest.raises(IngestError, match=r"is too long\.\n  BigQuery allows 300 characters\.$"):
+        landed.load()
+
+
 def test_parquet(landed: Landed) -> None:
     """With nanoseconds, which BigQuery does not have."""
     landed.columns = {"id": "integer", "t": "timestamp"}

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -94,7 +94,7 @@ def stack(live: Live) -> Live:
     live.query(TABLES)
     done = live.orrery("run", FAULTS)
     assert done.code == 0, done.output
-    assert set(live.airflow.states(FAULTS, done.run_id)) == {*NODES, BUILD}
+    assert set(seen(live, FAULTS, done.run_id)) == {*NODES, BUILD}
     return live
 
 
@@ -147,10 +147,7 @@ def run(live: Live, dag_id: str, conf: Json | None = None) -> tuple[str, dict[st
 
 def xcom(live: Live, task: Json) -> Json:
     """What a task says of its nodes."""
-    run_id = quote(task["dag_run_id"], safe="")
-    path = f"/dags/{task['dag_id']}/dagRuns/{run_id}/taskInstances/{task['task_id']}/xcomEntries/dbt"
-    value = live.airflow.get(path)["value"]
-    found: Json = json.loads(value) if isinstance(value, str) else value
+    found: Json = live.airflow.xcom(task["dag_id"], task["dag_run_id"], task["task_id"])
     return found
 
 
@@ -183,7 +180,17 @@ def models_of(tasks: set[str]) -> list[str]:
 
 
 def states(tasks: dict[str, Json]) -> dict[str, str]:
-    return {task_id: task["state"] for task_id, task in tasks.items()}
+    """The states of all tasks but those of hooks, which are tested elsewhere."""
+    return {task_id: task["state"] for task_id, task in tasks.items() if not is_hook(task_id)}
+
+
+def is_hook(task_id: str) -> bool:
+    return task_id.startswith("hooks.")
+
+
+def seen(live: Live, dag_id: str, run_id: str) -> dict[str, str]:
+    """The states of the tasks of a run, without those of hooks."""
+    return states(live.airflow.tasks(dag_id, run_id))
 
 
 def changed(before: dict[str, Json], after: dict[str, Json]) -> set[str]:
@@ -192,7 +199,7 @@ def changed(before: dict[str, Json], after: dict[str, Json]) -> set[str]:
         task_id
         for task_id, task in after.items()
         for key in ("start_date", "end_date", "try_number")
-        if task[key] != before[task_id][key]
+        if task[key] != before[task_id][key] and not is_hook(task_id)
     }
 
 
@@ -235,7 +242,7 @@ def midway(live: Live) -> Iterator[Midway]:
     """A run in which some nodes are published as built, one runs, and the others wait for it."""
     with locked(live) as release:
         run_id = start(live, FAULTS)
-        wait_for("the run is midway", lambda: live.airflow.states(FAULTS, run_id) == MIDWAY, SECONDS)
+        wait_for("the run is midway", lambda: seen(live, FAULTS, run_id) == MIDWAY, SECONDS)
         tasks = live.airflow.tasks(FAULTS, run_id)
         [query] = wait_for("its query waits", lambda: waiting_query(live))
         yield Midway(run_id, tasks, query, release)
@@ -431,6 +438,167 @@ def test_failed_node_is_tried_again(stack: Live) -> None:
     assert len(invocations(stack)) == 1
 
 
+HANDS = "trial_hands"
+
+
+class Chain:
+    """A run of trial_hands that builds one of its chains, whose second model waits until `release`."""
+
+    def __init__(self, live: Live, number: int, stack: ExitStack) -> None:
+        self._live, self._number = live, number
+        link = stack.enter_context(closing(psycopg2.connect(live.stack.warehouse_dsn("transformer"))))
+        link.autocommit = True
+        with link.cursor() as cursor:
+            cursor.execute("select pg_advisory_lock(%s)", (self._lock,))
+        self.release = link.close
+        self.run_id = start(live, HANDS, {"select": f"hand_{number}_1+"})
+
+    @property
+    def _lock(self) -> int:
+        return trial.LOCK + 1 + self._number
+
+    def task(self, number: int) -> str:
+        """The id of the task of a model: 1 to 4."""
+        return f"core.hand_{self._number}_{number}"
+
+    @property
+    def query(self) -> list[int]:
+        """The server process of the model that waits for the lock."""
+        return backends(
+            self._live,
+            "pid in (select pid from pg_locks where locktype = 'advisory' and not granted"
+            f" and objid = {self._lock})",
+        )
+
+    @property
+    def path(self) -> str:
+        return f"/dags/{HANDS}/dagRuns/{quote(self.run_id, safe='')}"
+
+    def mark(self, task_id: str, state: str) -> None:
+        """Mark a task as the web interface does."""
+        self._live.airflow.patch(f"{self.path}/taskInstances/{task_id}", {"new_state": state})
+
+    def clear(self, task_id: str, **choice: Any) -> None:
+        clear(self._live, HANDS, self.run_id, task_ids=[task_id], **choice)
+
+    def states(self) -> list[str]:
+        """The states of the four models, and of the build."""
+        tasks = self._live.airflow.states(HANDS, self.run_id)
+        return [tasks[task_id] for task_id in (*map(self.task, range(1, 5)), BUILD)]
+
+    def ended(self) -> tuple[str, list[str]]:
+        """How the run has ended, and its tasks."""
+        return ended(self._live, HANDS, self.run_id), self.states()
+
+    def note(self, number: int) -> str:
+        return str(self._live.airflow.tasks(HANDS, self.run_id)[self.task(number)]["note"])
+
+    def built(self) -> str:
+        """The numbers of the models that were built, in the order of time."""
+        mine = [name for name in models(self._live) if name.startswith(f"hand_{self._number}_")]
+        return "".join(name[-1] for name in mine)
+
+
+@contextmanager
+def chains(live: Live, *numbers: int) -> Iterator[list[Chain]]:
+    """Runs at the same time, each in the middle of its chain."""
+    with ExitStack() as stack:
+        made = [Chain(live, number, stack) for number in numbers]
+        for chain in made:
+            wait_for(f"{chain.run_id} is midway", lambda chain=chain: chain.query, SECONDS)
+            wait_for(f"{chain.run_id} is seen", lambda chain=chain: chain.states() == HALF, SECONDS)
+        yield made
+
+
+HALF = ["success", "running", "deferred", "deferred", "running"]
+FAILED = ("failed", ["success", "failed", "upstream_failed", "upstream_failed", "success"])
+
+
+def test_marked_and_cleared_while_the_build_is_at_work(stack: Live) -> None:
+    with chains(stack, 0, 1, 2) as (running, waiting, cleared):
+        running.mark(running.task(2), "failed")
+        waiting.mark(waiting.task(3), "failed")
+        cleared.clear(cleared.task(1), include_downstream=True)
+        for chain in (running, waiting, cleared):
+            chain.release()
+        assert running.ended() == FAILED
+        failed = ["success", "success", "failed", "upstream_failed", "success"]
+        assert waiting.ended() == ("failed", failed)
+        assert cleared.ended() == ("success", ["success"] * 5)
+    assert running.note(4) == (
+        f"{running.task(2)} has failed or was marked failed, so what dbt made of this task does not count."
+    )
+    # With the data of before, and once more with those of after.
+    assert cleared.built() == "12341234"
+    tasks = stack.airflow.tasks(HANDS, cleared.run_id)
+    assert [tasks[cleared.task(number)]["try_number"] for number in range(1, 5)] == [2, 2, 2, 2]
+
+
+def test_cleared_alone_marked_as_success_and_stopped(stack: Live) -> None:
+    with chains(stack, 3, 4, 5) as (cleared, marked, stopped):
+        cleared.clear(cleared.task(1))
+        marked.mark(marked.task(2), "success")
+        stopped.mark(BUILD, "failed")
+        wait_for("the stopped build's query is cancelled", lambda: not stopped.query)
+        for chain in (cleared, marked):
+            chain.release()
+        assert cleared.ended() == ("success", ["success"] * 5)
+        assert marked.ended() == ("success", ["success"] * 5)
+        left = ["upstream_failed"] * 3
+        assert stopped.ended() == ("failed", ["success", *left, "failed"])
+    assert cleared.built() == "12341234"
+    assert marked.built() == "1234"
+    assert stopped.built() == "1"
+    assert stopped.note(2).startswith("The task 'build' was stopped before it came to this task.")
+    tasks = stack.airflow.tasks(HANDS, stopped.run_id)
+    assert tasks[BUILD]["try_number"] == 1
+    # What is cleared later goes on, with the build.
+    assert clear(stack, HANDS, stopped.run_id, only_failed=True) >= {BUILD, *map(stopped.task, (2, 3, 4))}
+    assert stopped.ended() == ("success", ["success"] * 5)
+
+
+def test_a_build_that_is_always_killed_ends(stack: Live) -> None:
+    with chains(stack, 6, 7) as (killed, deleted):
+        # Airflow deletes no run that is at work.
+        stack.airflow.patch(deleted.path, {"state": "failed"})
+        stack.airflow.delete(deleted.path)
+        wait_for("the query of the deleted run is cancelled", lambda: not deleted.query)
+        for number in (1, 2, 3):
+            build = stack.airflow.tasks(HANDS, killed.run_id)[BUILD]
+            assert build["try_number"] == number
+            [query] = wait_for("its query waits", lambda: killed.query, SECONDS)
+            psutil.Process(build["pid"]).kill()
+            wait_for("its query is cancelled", lambda query=query: query not in killed.query)
+            if number < 3:
+                again = lambda number=number: (  # noqa: E731
+                    stack.airflow.tasks(HANDS, killed.run_id)[BUILD]["try_number"] > number and killed.query
+                )
+                wait_for("the build is tried again", again, SECONDS)
+        left = ["upstream_failed"] * 3
+        assert killed.ended() == ("failed", ["success", *left, "failed"])
+    tasks = stack.airflow.tasks(HANDS, killed.run_id)
+    assert tasks[BUILD]["try_number"] == 4, "the last one builds nothing"
+    told = "The task 'build' has failed for good: it has not come to its end in 3 tries;"
+    assert killed.note(2).startswith(told)
+    assert {tasks[killed.task(number)]["try_number"] for number in (1, 2, 3, 4)} == {1}
+    assert killed.built() == "1"
+    nothing_left(stack)
+
+
+def test_paused_while_the_build_is_at_work(stack: Live) -> None:
+    def pause(paused: bool) -> None:
+        stack.airflow.patch(f"/dags/{FAULTS}", {"is_paused": paused})
+
+    with midway(stack) as half:
+        pause(True)
+        half.release()
+        all_done = dict.fromkeys({*NODES, BUILD}, "success")
+        wait_for("all is built", lambda: seen(stack, FAULTS, half.run_id) == all_done, SECONDS)
+        pause(False)
+        assert ended(stack, FAULTS, half.run_id) == "success"
+    is_complete(stack, half)
+
+
 def test_stale_source(stack: Live) -> None:
     freshness, reading = (
         "source_freshness.trial_stale__trial_arrivals",
@@ -443,7 +611,7 @@ def test_stale_source(stack: Live) -> None:
     for policy in ("fail", "skip", "warn"):
         state, found[policy] = run(stack, f"trial_stale_{policy}")
         assert state == ("failed" if policy == "fail" else "success")
-    common = {BUILD: "success", "core.trial_apart": "success"}
+    common = {BUILD: "success", "core.trial_apart": "success", "function.trial_half": "success"}
     expected = {
         "fail": ("failed", "upstream_failed"),
         "skip": ("skipped", "skipped"),
@@ -467,6 +635,28 @@ def test_stale_source(stack: Live) -> None:
     assert found["warn"][freshness]["note"].startswith("Warning: loaded 7")
     built = Counter(models(stack))
     assert built == {"trial_apart": 3, "trial_arrived": 1, "trial_arrived_again": 1}
+    function = xcom(stack, found["warn"]["function.trial_half"])
+    assert [node["unique_id"] for node in function["nodes"]] == ["function.orrery_demo.trial_half"]
+
+
+def test_stale_source_where_each_task_runs_for_itself(stack: Live) -> None:
+    dag_id, freshness = "trial_stale_per_model", "source_freshness.trial_stale__trial_arrivals"
+    reader, after = "core.trial_arrived", "core.trial_arrived_again"
+    stack.query("update dev.trial_arrivals set loaded_at = now() - interval '2 hours'")
+    state, tasks = run(stack, dag_id)
+    assert state == "success"
+    common = {"core.trial_apart": "success", "function.trial_half": "success", freshness: "skipped"}
+    assert states(tasks) == {**common, reader: "skipped", after: "skipped"}
+    assert xcom(stack, tasks[freshness])["status"] == "error"
+    told = "The source trial_stale__trial_arrivals is stale: loaded 7"
+    assert xcom(stack, tasks[after])["message"].startswith(told)
+    assert told in log_of(stack, tasks[reader])
+    # Who clears a node alone wants it built.
+    run_id = tasks[reader]["dag_run_id"]
+    clear(stack, dag_id, run_id, task_ids=[reader])
+    assert ended(stack, dag_id, run_id) == "success"
+    assert stack.airflow.states(dag_id, run_id) == {**common, reader: "success", after: "skipped"}
+    assert models(stack) == ["trial_apart", "trial_arrived"]
 
 
 def test_hooks_of_the_project_run_once(stack: Live) -> None:
@@ -474,7 +664,7 @@ def test_hooks_of_the_project_run_once(stack: Live) -> None:
     assert state == "success", states(tasks)
     assert set(states(tasks).values()) == {"success"}
     # A seed that is a source, its freshness, and what reads it: three commands of dbt.
-    assert set(tasks) == {
+    assert set(states(tasks)) == {
         *(BUILD, "seed.trial_phase_seed", "source_freshness.trial_phases__trial_phase_seed"),
         "core.trial_phase_last",
     }
@@ -485,7 +675,8 @@ def test_run_of_a_part(stack: Live) -> None:
     state, tasks = run(stack, FAULTS, {"select": "fault_beside+ fault_left", "exclude": "fault_last"})
     assert state == "success"
     chosen = {"core.fault_beside", "core.fault_joined", "core.fault_left", "tests.fault_left"}
-    assert {task_id for task_id, task in tasks.items() if task["state"] == "success"} == {*chosen, BUILD}
+    built = {task_id for task_id, state in states(tasks).items() if state == "success"}
+    assert built == {*chosen, BUILD}
     for task_id in NODES - chosen:
         assert tasks[task_id]["state"] == "skipped"
         assert tasks[task_id]["note"] == "This run leaves it out (select, exclude)."
@@ -497,7 +688,7 @@ def test_failure_is_not_hidden_by_what_is_left_out(stack: Live) -> None:
     run_id = start(stack, FAULTS, {"select": "fault_held", "exclude": "resource_type:test"})
     # All last tasks of the graph are left out.
     assert ended(stack, FAULTS, run_id) == "failed"
-    assert stack.airflow.states(FAULTS, run_id) == {
+    assert seen(stack, FAULTS, run_id) == {
         **dict.fromkeys(NODES, "skipped"),
         **dict.fromkeys(AFTER, "upstream_failed"),
         HELD: "failed",
@@ -508,7 +699,7 @@ def test_failure_is_not_hidden_by_what_is_left_out(stack: Live) -> None:
     stack.query("update dev.trial_switch set divisor = 1")
     assert clear(stack, FAULTS, run_id, only_failed=True) == {HELD, *AFTER}
     assert ended(stack, FAULTS, run_id) == "success"
-    assert stack.airflow.states(FAULTS, run_id) == {
+    assert seen(stack, FAULTS, run_id) == {
         **dict.fromkeys(NODES, "skipped"),
         **dict.fromkeys((HELD, BUILD), "success"),
     }
@@ -590,7 +781,7 @@ def test_runs_at_the_same_time_do_not_meet(stack: Live) -> None:
         tasks = stack.airflow.tasks(MARKED, run_id)
         assert states(tasks) == dict.fromkeys([BUILD, "core.trial_mark", "tests.trial_mark"], "success")
         assert {task["try_number"] for task in tasks.values()} == {1}
-        assert xcom(stack, tasks[BUILD])["message"] == "dbt build: 2 success"
+        assert xcom(stack, tasks[BUILD])["message"] == "dbt build: 4 success"
         [node] = xcom(stack, tasks["core.trial_mark"])["nodes"]
         assert node["rows_affected"] == 1
     rows = stack.query("select marker, invocation from dev.trial_mark where marker <> 'none'")

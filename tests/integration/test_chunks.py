@@ -384,11 +384,17 @@ class TaskInstance:
 
     dag_id, run_id = "trial", "test"
 
-    def __init__(self) -> None:
+    def __init__(self, told: dict[str, Any]) -> None:
         self.pushed: dict[str, Any] = {}
+        self._told = told
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
+        self.pushed[key] = self._told[key] = value
+
+    def xcom_pull(self, task_ids: str, key: str) -> Any:
+        """What the task before has told; no test has two of them."""
+        assert task_ids == "x__split"
+        return self._told.get(key)
 
     @staticmethod
     def get_dr_count(*_: Any, **__: Any) -> int:
@@ -404,12 +410,13 @@ def run(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("orrery.ingest.warehouse.connect", warehouse.connect)
     monkeypatch.setattr("orrery.ingest.operator.check_choices", lambda *_: RunOptions())
     warehouse.block |= {"landing_zone": warehouse.zone.uri, "settle": 0}
+    told: dict[str, Any] = {}
 
     def run(operator: type[FilesOperator], **arguments: Any) -> tuple[Any, dict[str, Any]]:
         work = Work("files", warehouse.spec, "trial.events", warehouse.schema, "events", warehouse.columns)
         task = operator(task_id="x", stage="ingest", nodes=(), work=work, **arguments)
         # Outside of a task runner Airflow would warn.
-        context: Any = {"ti": (ti := TaskInstance())}
+        context: Any = {"ti": (ti := TaskInstance(told))}
         returned = type(task).execute.__wrapped__(task, context)  # type: ignore[attr-defined]
         return returned, ti.pushed["dbt"]
 

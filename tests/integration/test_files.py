@@ -23,8 +23,8 @@ import pytest
 from pydantic import ValidationError
 
 from orrery.config.ingest import Csv, Files
-from orrery.ingest.errors import FileError, IngestError
-from orrery.ingest.landing import LandingFile, LandingZone
+from orrery.ingest.errors import FileError, IngestError, SetupError
+from orrery.ingest.landing import LandingFile, LandingZone, archived
 from orrery.ingest.load import Loader
 from orrery.ingest.records import Dialect, Records
 from orrery.ingest.target import Target
@@ -126,6 +126,84 @@ def test_an_accepted_record_has_the_fields_that_copy_gives(warehouse: Warehouse)
             cursor.execute("select count(*), (select count(*) from theirs) from ours where reason is null")
             assert cursor.fetchone() == (good := sum(reason is None for _, reason in records), good)
             assert good > 300
+
+
+# What PostgreSQL takes for more than it says: per type what is loaded, as text, or why it is not.
+# docs/ingestion.md has the same, below "What values mean".
+WORD, NO_NUMBER = "is a word, not a date or a time", "is not a finite number"
+VALUES: dict[str, dict[str, str]] = {
+    "date": {
+        **dict.fromkeys(("now", "today", "tomorrow", "yesterday", "epoch", "infinity", "-infinity"), WORD),
+        **dict.fromkeys((" Today ", "NOW", "2026-01-01 allballs", "+infinity", "today 10:00"), WORD),
+        "2026-01-31": "2026-01-31",
+        "20260131": "2026-01-31",
+        "26-01-31": "2026-01-31",
+        "31 January 2026": "2026-01-31",
+        "2026-01-31 23:59": "2026-01-31",
+        "2026.031": "2026-01-31",
+        "J2451187": "1999-01-08",
+    },
+    "timestamp": {
+        **dict.fromkeys(("now", "epoch", "today 10:00", "TODAY10:00", "10:00tomorrow", "infinity"), WORD),
+        "2026-01-31T10:00:00Z": "2026-01-31 10:00:00",
+        # As PostgreSQL has it, a type without a zone has no use for one.
+        "2026-01-31 10:00+02": "2026-01-31 10:00:00",
+    },
+    "timestamptz": {
+        "now": WORD,
+        "2026-01-31 10:00": "2026-01-31 10:00:00+00",
+        "2026-01-31 10:00+02": "2026-01-31 08:00:00+00",
+        "2026-01-31T10:00 Europe/Berlin": "2026-01-31 09:00:00+00",
+        "Sat Jan 31 10:00:00 2026 PST": "2026-01-31 18:00:00+00",
+    },
+    "time": {"now": WORD, "allballs": WORD, "10:00": "10:00:00", "10:00 PM": "22:00:00"},
+    "interval": {"infinity": WORD, "-Infinity": WORD, "1 day": "1 day", "5": "00:00:05", "P1D": "1 day"},
+    "date[]": {"{2026-01-31,today}": WORD, "{2026-01-31,NULL}": "{2026-01-31,NULL}"},
+    "daterange": {"[2026-01-01,infinity)": WORD, "[2026-01-01,)": "[2026-01-01,)"},
+    "orrery_day": {"today": WORD, "2026-01-31": "2026-01-31"},
+    "numeric": {
+        **dict.fromkeys(("NaN", "nan", " Infinity", "-inf"), NO_NUMBER),
+        "1e3": "1000",
+        " 1.50 ": "1.50",
+        "0x1F": "31",
+        "1_000": "1000",
+    },
+    "numeric(5,2)": {"NaN": NO_NUMBER, "1.005": "1.01"},
+    "numeric[]": {"{1,NaN}": NO_NUMBER, "{1,NULL}": "{1,NULL}"},
+    "integer": {"0x1F": "31", "0o17": "15", "0b11": "3", "1_000": "1000", " 7 ": "7"},
+    "double precision": {"NaN": "NaN", "inf": "Infinity", "-Infinity": "-Infinity"},
+    "boolean": {
+        **dict.fromkeys(("t", "TRUE", "tru", "y", "yes", "on", "1"), "true"),
+        **dict.fromkeys(("f", "False", "n", "no", "of", "0"), "false"),
+    },
+    "text": {"now": "now", "NaN": "NaN", " a ": " a "},
+    "name": {"x" * 64: "is longer than 63 bytes", "é" * 31: "é" * 31},
+    "bytea": {"\\x00fF": "\\x00ff", "abc": "\\x616263"},
+    "uuid": {"{A0EEBC99-9C0B4EF8-BB6D6BB9-BD380A11}": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"},
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_no_value_is_taken_for_another_without_a_word(warehouse: Warehouse, kind: str) -> None:
+    expected = VALUES[kind]
+    warehouse.columns = {"id": "integer", "v": kind}
+    warehouse.block = {"files": "*.csv", "max_rejected": "100%"}
+    quoted = ['"' + text.replace('"', '""') + '"' for text in expected]
+    warehouse.land("a.csv", "id,v\n" + "".join(f"{number},{text}\n" for number, text in enumerate(quoted)))
+    if kind == "orrery_day":
+        warehouse.query("create domain public.orrery_day as date check (value > '2000-01-01')")
+    try:
+        warehouse.load()
+        loaded = warehouse.query("set timezone to 'UTC'; select id, v::text from events")
+    finally:
+        if kind == "orrery_day":
+            warehouse.query("drop domain public.orrery_day cascade")
+    found = dict(loaded) | {line - 2: reason for line, reason in warehouse.rejected()}
+    words = (WORD, NO_NUMBER, "is longer than 63 bytes")
+    assert found == {
+        number: f'v: "{text[:100]}" {value}' if value in words else value
+        for number, (text, value) in enumerate(expected.items())
+    }
 
 
 # Which files there are
@@ -232,7 +310,7 @@ def test_files_that_are_still_written_settle_first(warehouse: Warehouse) -> None
     zone = warehouse.zone
 
     def complete() -> list[LandingFile]:
-        return zone.complete(zone.find("*.csv"), settle=timedelta(minutes=1), done_marker=None)
+        return zone.look("*.csv", settle=timedelta(minutes=1), done_marker=None).complete
 
     assert complete() == []
     os.utime(path, (time.time() - 50,) * 2)
@@ -248,8 +326,8 @@ def test_a_done_marker(warehouse: Warehouse) -> None:
     warehouse.land("b.csv.done", "")
 
     def complete() -> list[str]:
-        found = zone.find("*")
-        return [f.name for f in zone.complete(found, settle=timedelta(hours=1), done_marker=".done")]
+        look = zone.look("*", settle=timedelta(hours=1), done_marker=".done")
+        return [file.name for file in look.complete]
 
     assert complete() == ["b.csv"]
     warehouse.land("a.csv.done", "")
@@ -631,6 +709,110 @@ def test_a_file_that_arrives_meanwhile_is_not_put_away(warehouse: Warehouse, aft
     assert not path.exists()
 
 
+@pytest.mark.parametrize("after_load", ["archive", "delete"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_corrected_file_that_arrives_right_before_the_rename_is_loaded_later(
+    warehouse: Warehouse, after_load: str, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes behind all looks at the file, with a marker that says it is complete."""
+    warehouse.block |= {"after_load": after_load, "done_marker": ".done"}
+    warehouse.land("data/a.txt" if linked else "a.csv", "id,name\n1,a\n")
+    if linked:
+        (warehouse.folder / "a.csv").symlink_to("data/a.txt")
+    warehouse.land("a.csv.done", "")
+    replace, pending = Path.replace, [True]
+
+    def late(path: Path, target: Path) -> Path:
+        if path.name == "a.csv" and pending:
+            pending.clear()
+            warehouse.land("data/a.txt" if linked else "a.csv", "id,name\n2,b\n")
+            warehouse.land("a.csv.done", "")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    assert len(warehouse.load()) == 1
+    assert not pending
+    assert (warehouse.folder / "a.csv").read_text() == "id,name\n2,b\n"
+    assert (warehouse.folder / "a.csv").is_symlink() == linked
+    assert [each.file for each in warehouse.load()] == ["a.csv"]
+    assert warehouse.rows() == [(2, "b")]
+    assert [path.name for path in warehouse.folder.iterdir() if path.is_file()] == []
+
+
+def test_a_file_that_its_writer_replaces_twice_is_not_put_back_over_the_last(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse.land("a.csv", "1")
+    (file,) = warehouse.zone.find("*.csv")
+    replace = Path.replace
+
+    def late(path: Path, target: Path) -> Path:
+        warehouse.land("a.csv", "2")
+        done = replace(path, target)
+        warehouse.land("a.csv", "3")
+        return done
+
+    monkeypatch.setattr(Path, "replace", late)
+    warehouse.zone.put_away(file, "delete", None)
+    assert [path.name for path in warehouse.folder.iterdir()] == ["a.csv"]
+    assert (warehouse.folder / "a.csv").read_text() == "3"
+
+
+LONG = "é" * 125 + ".csv"
+
+
+@pytest.mark.parametrize("name", [LONG, "a" * 251 + ".csv", "deep/" + "a" * 251 + ".csv"])
+def test_a_file_with_the_longest_name_that_there_is_can_be_archived(warehouse: Warehouse, name: str) -> None:
+    warehouse.block = {"files": "**/*.csv", "after_load": "archive"}
+    for number in (1, 2):
+        (warehouse.folder / name).parent.mkdir(exist_ok=True)
+        (warehouse.folder / name).write_text(f"id,name\n{number},a\n")
+        assert [each.file for each in warehouse.load()] == [name]
+    kept = [path for path in (warehouse.folder / "_archive").rglob("*") if path.is_file()]
+    assert len(kept) == 2
+    assert warehouse.load() == []
+    # What begins alike is told apart.
+    begin, digit = (
+        name[:-6],
+        len({archived(LandingFile(f"{name[:-5]}{n}.csv", 1, "v", None, "")) for n in "12"}),
+    )
+    assert (bool(begin), digit) == (True, 2)
+
+
+@pytest.mark.parametrize("after_load", ["archive", "delete"])
+def test_nothing_is_loaded_that_cannot_be_put_away(warehouse: Warehouse, after_load: str) -> None:
+    warehouse.block = {"files": "**/*.csv", "after_load": after_load}
+    warehouse.land("deep/a.csv", "id,name\n1,a\n")
+    for occupied in ("_archive", "_archive/deep"):
+        if after_load == "archive":
+            shutil.rmtree(warehouse.folder / "_archive", ignore_errors=True)
+            warehouse.land(occupied, "mine")
+            with pytest.raises(
+                SetupError, match=r"_archive/deep is no folder, but loaded files are to go"
+            ) as told:
+                warehouse.load()
+            assert "set after_load: keep" in str(told.value)
+            (warehouse.folder / occupied).unlink()
+    files = warehouse.zone.find("**/*.csv")
+    (warehouse.folder / "deep").chmod(0o555)
+    with as_a_user(warehouse.folder), pytest.raises(FileError) as caught:
+        warehouse.zone.check_put_away(files, after_load)
+    assert str(caught.value).startswith("deep/a.csv: c")
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(warehouse: Warehouse) -> None:
+    warehouse.land("a/a.csv", "id,name\n1,a\n")
+    warehouse.land("b/b.csv", "id,name\n2,b\n")
+    (warehouse.folder / "b").chmod(0)
+    with (
+        as_a_user(warehouse.folder),
+        pytest.raises(FileError, match=r"/b: cannot be read: Permission denied"),
+    ):
+        warehouse.zone.find("*/*.csv")
+    (warehouse.folder / "b").chmod(0o755)
+    assert [file.name for file in warehouse.zone.find("*/*.csv")] == ["a/a.csv", "b/b.csv"]
+
+
 def test_a_file_that_is_not_loaded_is_not_put_away(warehouse: Warehouse) -> None:
     warehouse.block["after_load"] = "delete"
     path = warehouse.land("a.csv", "id,name\n1,a\n")
@@ -695,6 +877,25 @@ def test_memory_does_not_grow_with_the_file(warehouse: Warehouse) -> None:
         path.unlink()
     print(f"peak memory in MB: {peaks}")
     assert peaks[1] - peaks[0] < 60
+
+
+def test_the_time_for_json_lines_grows_with_their_values_and_not_with_their_keys(
+    warehouse: Warehouse,
+) -> None:
+    """As many values in lines of many keys as in lines of few."""
+    warehouse.columns = {"id": "integer"}
+    seconds = {}
+    for keys in (20, 1000):
+        warehouse.block = {"files": f"{keys}.jsonl", "on_new_column": "ignore"}
+        names = [f'"some key {number}": "value"' for number in range(keys)]
+        line = '{"id": 1, ' + ", ".join(names) + "}\n"
+        warehouse.land(f"{keys}.jsonl", line * (100_000 // keys))
+        began = time.monotonic()
+        (loaded,) = warehouse.load()
+        seconds[keys] = time.monotonic() - began
+        assert loaded.rows == 100_000 // keys
+    print(f"seconds by keys: {seconds}")
+    assert seconds[1000] < 5 * seconds[20]
 
 
 def test_kills_at_any_point_leave_no_trace(warehouse: Warehouse) -> None:

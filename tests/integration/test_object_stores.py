@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from botocore.exceptions import ClientError
 
 from orrery.ingest import gcs, trigger
-from orrery.ingest.errors import FileError, IngestError, SetupError
+from orrery.ingest.errors import ChangedError, FileError, IngestError, SetupError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.stores import BLOCK
 from orrery.ingest.trigger import FilesArrivedTrigger, LandingTrigger, digest
@@ -180,9 +183,81 @@ def test_an_object_that_arrives_meanwhile_is_not_put_away(
     # Neither when it changes between the check and the move.
     zone = warehouse.zone
     zone.check_unchanged = lambda file: None  # type: ignore[method-assign]
-    if after_load == "archive":
-        zone.put_away(files[0], after_load, None)
-        assert warehouse.remote.names() == ["a.csv"]
+    zone.put_away(files[0], after_load, None)
+    assert warehouse.remote.names() == ["a.csv"]
+
+
+@pytest.mark.parametrize("after_load", ["archive", "delete"])
+def test_a_corrected_object_that_arrives_right_before_the_delete_is_loaded_later(
+    warehouse: RemoteWarehouse, after_load: str
+) -> None:
+    """It arrives on the wire, behind the copy and all looks, with a marker that says it is complete."""
+    warehouse.block |= {"after_load": after_load, "done_marker": ".done"}
+    warehouse.land("a.csv", "id,name\n1,a\n")
+    warehouse.land("a.csv.done", "")
+
+    def correct() -> None:
+        warehouse.land("a.csv", "id,name\n2,b\n")
+        warehouse.land("a.csv.done", "")
+
+    for of in ("a.csv.done", "a.csv"):
+        with before_delete(warehouse.remote, of, correct):
+            assert len(warehouse.load()) == 1
+        left = [name for name in warehouse.remote.names() if not name.startswith("_archive/")]
+        assert left == ["a.csv", "a.csv.done"]
+        assert warehouse.remote.get("a.csv") == b"id,name\n2,b\n"
+        if after_load == "archive" and of == "a.csv":
+            # What was loaded is in the archive all the same.
+            archived = [name for name in warehouse.remote.names() if name.startswith("_archive/")]
+            assert b"id,name\n1,a\n" in [warehouse.remote.get(name) for name in archived]
+        assert [each.file for each in warehouse.load()] == ["a.csv"]
+        assert warehouse.rows() == [(2, "b")]
+        assert [name for name in warehouse.remote.names() if not name.startswith("_archive/")] == []
+        warehouse.land("a.csv", "id,name\n1,a\n")
+        warehouse.land("a.csv.done", "")
+
+
+@contextmanager
+def before_delete(remote: Remote, name: str, meddle: Callable[[], object]) -> Iterator[None]:
+    """Something happens once, when a store is just about to carry out a request to delete an object."""
+    path = f"/{remote.prefix}/{name}"
+    pending = [meddle]
+
+    def arrived(method: str, url: str) -> None:
+        if method == "DELETE" and unquote(url).partition("?")[0].endswith(path) and pending:
+            pending.pop()()
+
+    remote.server.on_request = arrived
+    yield
+    remote.server.on_request = None
+    assert not pending, "nobody has deleted it"
+
+
+@pytest.mark.parametrize("answer", [None, 501])
+def test_a_store_that_knows_no_conditional_delete(
+    s3_server: S3Server, known: None, tmp_path: Path, answer: int | None
+) -> None:
+    """It is asked once more right before; what arrives behind that look is all that could get lost."""
+    remote = Remote(s3_server, "s3://aws_events", tmp_path.name)
+    remote.put("a.csv", "1")
+    zone = LandingZone(remote.uri)
+    (file,) = zone.find("*.csv")
+    client = zone._store._client  # type: ignore[attr-defined]
+    remove = client.delete_object
+
+    def without_condition(**request: Any) -> Any:
+        if request.pop("IfMatch", None) and answer:
+            raise ClientError({"Error": {"Code": "NotImplemented"}}, "DeleteObject")
+        return remove(**request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "delete_object", without_condition)
+        remote.put("a.csv", "2")
+        with pytest.raises(ChangedError):
+            zone._store.remove(file)
+        assert remote.names() == ["a.csv"]
+        zone._store.remove(zone.find("*.csv")[0])
+        assert remote.names() == []
 
 
 def test_a_corrected_and_a_repeated_object(warehouse: RemoteWarehouse) -> None:
@@ -205,8 +280,8 @@ def test_a_look_at_many_objects_takes_few_requests(remote: Remote) -> None:
         remote.put(f"_archive/{number}.csv", "")
     zone = LandingZone(remote.uri)
     asked = requests_of(remote, zone)
-    files, settled = zone.look("**/*.csv", settle=timedelta(), done_marker=".done")
-    assert (len(files), settled) == (complete, True)
+    look = zone.look("**/*.csv", settle=timedelta(), done_marker=".done")
+    assert (len(look.complete), look.unsettled) == (complete, [])
     # A page has 1,000; the archive is not looked at.
     assert 0 < len(asked()) <= 4
     assert all("delimiter" in request for request in asked())

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from conftest import WriteProject
 from orrery.config.dbt_pods import IMAGE_VARIABLE, DbtPods
 from orrery.execute.assignment import Assignment
-from orrery.execute.channel import NodeState, Update
+from orrery.execute.channel import NodeState, Try, Update
 from orrery.execute.collector import Line
 from orrery.execute.node import NodeFailedError
 from orrery.execute.options import RunOptions
@@ -50,7 +50,7 @@ said.add(Update('core.a', NodeState.RUNNING))
 said.write('core.a', 1, [Line('2026-01-31T00:00:00', 'info', 'OK created')])
 said.add(Update('core.a', NodeState.SUCCESS, result={'status': 'success', 'message': None}))
 """
-END = "said.end({'core.a': 'Got 1 result'})\n"
+END = "said.end({'core.a': 'Got 1 result'}, {})\n"
 HOLD = "import signal; print('holding', flush=True); signal.pause()\n"
 
 
@@ -116,7 +116,7 @@ def test_a_build_hears_what_its_pod_tells(
     heard = Heard()
     made = runner(heard)
     with caplog.at_level(logging.INFO, logger="orrery.pods.runner"):
-        made.run({A: 3})
+        made.run({A: Try(3)})
     assert [(update.task_id, update.state) for update in heard.updates] == [
         (A, NodeState.RUNNING),
         (A, NodeState.SUCCESS),
@@ -132,7 +132,7 @@ def test_a_task_of_which_the_log_tells_nothing_is_given_back(
 ) -> None:
     does(monkeypatch, GREEN, END)
     heard = Heard()
-    runner(heard).run({A: 1, B: 1})
+    runner(heard).run({A: Try(1), B: Try(1)})
     assert {update.task_id: update.state for update in heard.updates} == {
         A: NodeState.SUCCESS,
         B: NodeState.RELEASED,
@@ -145,7 +145,7 @@ def in_background(made: Any, tries: dict[str, int]) -> tuple[threading.Thread, l
 
     def run() -> None:
         try:
-            made.run(tries)
+            made.run({task_id: Try(number) for task_id, number in tries.items()})
         except AirflowException as error:
             failures.append(error)
 
@@ -183,7 +183,7 @@ def test_a_pod_may_be_silent_for_long(
     does(monkeypatch, says, "import time\ntime.sleep(12)\n", GREEN, END)
     heard = Heard()
     with caplog.at_level(logging.INFO, logger="orrery.pods.runner"):
-        runner(heard).run({A: 1})
+        runner(heard).run({A: Try(1)})
     assert [update.state for update in heard.updates] == [NodeState.RUNNING, NodeState.SUCCESS]
     # Each line once, however often the log was read anew.
     assert caplog.messages == [*filter(None, [first]), "Running with dbt"]
@@ -192,7 +192,7 @@ def test_a_pod_may_be_silent_for_long(
 def test_a_refusal_is_for_good(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     does(monkeypatch, "said.refuse('no such node')\nsys.exit(2)\n")
     with pytest.raises(OrderRefusedError, match="no such node"):
-        runner(Heard()).run({A: 1})
+        runner(Heard()).run({A: Try(1)})
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["", "its machine is lost"])
@@ -209,7 +209,7 @@ def test_the_pod_of_a_lost_try_goes_first(
         monkeypatch.setattr(pod_module, "_DELETION", 1.0)
     does(monkeypatch, GREEN, END)
     heard = Heard()
-    runner(heard).run({A: 2})
+    runner(heard).run({A: Try(2)})
     assert heard.updates[-1].state is NodeState.SUCCESS
     assert cluster.deleted[0] == pod
     thread.join(60)
@@ -251,14 +251,14 @@ def test_a_pod_whose_machine_is_lost_is_given_up(
 
 def test_an_image_that_is_not_there(cluster: KubernetesServer) -> None:
     with pytest.raises(AirflowException, match=r"of shop did not .*: ErrImagePull") as caught:
-        runner(Heard(), DbtPods(image="example/none:1")).run({A: 1})
+        runner(Heard(), DbtPods(image="example/none:1")).run({A: Try(1)})
     assert not isinstance(caught.value, AirflowFailException)
 
 
 def test_no_image_at_all(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(IMAGE_VARIABLE)
     with pytest.raises(SetupError) as caught:
-        runner(Heard()).run({A: 1})
+        runner(Heard()).run({A: Try(1)})
     assert str(caught.value) == (
         "There is no image for the pods of dbt.\n"
         "  Set ORRERY_POD_IMAGE for the workers, or image in the pipeline's block kubernetes."
@@ -268,7 +268,7 @@ def test_no_image_at_all(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPa
 def test_a_token_that_is_refused(cluster: KubernetesServer) -> None:
     token, cluster.token = cluster.token, "another"
     with pytest.raises(SetupError, match="answers 401: Unauthorized\n  The connection's credentials"):
-        runner(Heard()).run({A: 1})
+        runner(Heard()).run({A: Try(1)})
     cluster.token = token
 
 
@@ -280,7 +280,6 @@ def node(pods: DbtPods | None = None, retries: int = 0) -> PodNodeOperator:
         kind=TaskKind.MODEL,
         stage="core",
         nodes=("model.shop.a",),
-        select=("shop.a",),
     )
 
 

@@ -15,6 +15,7 @@ import yaml
 from airflow.sdk import Asset, AssetAll, AssetAny, TriggerRule
 from airflow.sdk.exceptions import ParamValidationError
 from click.testing import CliRunner
+from cosmos import converter
 
 from conftest import write_files
 from integrity.conftest import ROOT, import_errors, load, silent
@@ -25,6 +26,7 @@ from orrery.config.project import Project
 from orrery.execute.node import DbtNodeOperator
 from orrery.execute.options import OPTIONS, RunOptions
 from orrery.manifest.build import build_manifests
+from orrery.render.loader import make_dags
 
 FILES = {path.stem for path in (ROOT / "dbt" / "pipelines").glob("*.yml")}
 
@@ -54,6 +56,22 @@ def test_a_deleted_and_an_added_file_change_the_dags(copy: Project) -> None:
     bag = load(copy.root)
     assert set(bag.dags) == {*FILES, "renamed"} - {"booking_analytics"}
     assert bag.import_errors == {}
+
+
+def test_a_dag_is_made_of_one_small_yaml_file(copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosmos reads a profile for each DAG, with a slow reader: it must not be the manifest."""
+    read, sizes = yaml.load, []
+
+    def measured(stream: Any, *arguments: Any) -> Any:
+        sizes.append(os.fstat(stream.fileno()).st_size)
+        return read(stream, *arguments)
+
+    monkeypatch.setattr(yaml, "load", measured)
+    # For its telemetry, which tells the kind of warehouse, and which tests leave off.
+    monkeypatch.setattr(converter, "should_emit", lambda: True)
+    assert set(make_dags(copy).dags) == FILES
+    assert sizes
+    assert max(sizes) < 1000
 
 
 def test_the_loader_has_no_logic() -> None:
@@ -136,7 +154,7 @@ def test_what_a_task_shows_and_runs(shipped: Any) -> None:
     assert "| column | type | description |" in task.doc_md
     assert "```sql\n" in task.doc_md
     assert (task.custom_operator_name, task.stage) == ("dbt model", "core")
-    assert task.select == ("fqn:orrery_demo.booking_analytics.core.fct_bookings",)
+    assert task.nodes == ("model.orrery_demo.fct_bookings",)
     assert all(task.doc_md for task in dag.tasks)
     warning = dag.get_task("tests.assert_completed_bookings_are_paid")
     assert "(warns only)" in warning.doc_md
@@ -166,7 +184,7 @@ def test_the_settings_of_a_pipeline_reach_its_dag(copy: Project, execute: str) -
     assert {task.owner for task in nodes} == {"a@example.com"}
     assert ("build" in dag.task_dict) == (execute == "build")
     if execute == "build":
-        assert dag.get_task("build").retries == 2
+        assert dag.get_task("build").retries == 3, "two that build, and one that ends what they leave"
     assert dag.params["skip_stages"] == ["seed", "tests"]
     enum = dag.params.get_param("skip_stages").schema["items"]["enum"]
     assert "marts" in enum
@@ -383,4 +401,5 @@ def test_a_build_is_tried_again_at_least_as_often_as_its_nodes(copy: Project) ->
     write_files(copy.root, {"dbt/pipelines/tough.yml": "select: fct_payments\nretries: 7\n"})
     build(copy)
     dag = load(copy.root).dags["tough"]
-    assert {task.retries for task in dag.tasks} == {7}
+    assert {task.retries for task in dag.tasks if task.task_id != "build"} == {7}
+    assert dag.get_task("build").retries == 8

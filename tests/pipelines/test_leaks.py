@@ -114,6 +114,12 @@ def test_all_went_wrong(live: Live, runs: list[Done]) -> None:
     assert "is answered with 403" in runs[0].output
 
 
+def test_a_model_that_asks_for_them_gets_its_default(live: Live, runs: list[Done]) -> None:
+    asked = live.airflow.tasks(PIPELINE, runs[0].run_id)["core.leak_asked"]
+    assert asked["state"] == "success"
+    assert asked["rendered_fields"]["compiled_sql"] == "select 1 as id -- not shown"
+
+
 def test_commands_print_none(live: Live, runs: list[Done], search: Search) -> None:
     shown = [live.orrery(*command).output for command in (("status",), ("logs",), ("report", PIPELINE))]
     for output in (*(done.output for done in runs), *shown):

@@ -26,7 +26,10 @@ STAGING = "staging.stg_trial__numbers"
 TESTS = "tests.stg_trial__numbers"
 TOTALS = "core.trial_totals"
 REPORT = "core.trial_report"
-TRIAL = {BUILD, "seed.trial_numbers", STAGING, TESTS, TOTALS, REPORT}
+# The project has hooks; a build that runs again is a new invocation of dbt, and runs them again.
+HOOKS = {"hooks.on_run_start", "hooks.on_run_end"}
+HOOKED = dict.fromkeys(HOOKS, "success")
+TRIAL = {BUILD, "seed.trial_numbers", STAGING, TESTS, TOTALS, REPORT, *HOOKS}
 
 
 class Row(NamedTuple):
@@ -188,8 +191,8 @@ def test_failed_model_is_explained_and_retried(live: Live, booking_run: Done) ->
     assert mended.run_id == failed.run_id
     after = live.airflow.tasks(BOOKINGS, failed.run_id)
     assert {task["state"] for task in after.values()} == {"success", "skipped"}
-    assert ran_again(before, after) == {BUILD, "core.fct_payments", *descendants}
-    assert set(table_of(mended.output)) == {"core.fct_payments", *descendants}
+    assert ran_again(before, after) == {BUILD, "core.fct_payments", *descendants, *HOOKS}
+    assert set(table_of(mended.output)) - HOOKS == {"core.fct_payments", *descendants}
     now = oids(live, "dev_core")
     assert {name for name in now if now[name] != rebuilt[name]} == {"fct_payments", "fct_monthly_revenue"}
 
@@ -204,7 +207,7 @@ def test_terminal_shows_a_live_table(live: Live, trial_run: str) -> None:
     assert re.search(r"staging +1/1 +success 1", plain)
     assert not re.search(r"success +staging\.stg_trial__numbers", plain), "lines of the plain progress"
     table = table_of(plain.replace("\r\n", "\n").rpartition("running now")[2])
-    assert set(table) == {BUILD, STAGING, TOTALS}
+    assert set(table) == {BUILD, STAGING, TOTALS, *HOOKS}
 
 
 def test_retry_runs_one_node(live: Live, trial_run: str) -> None:
@@ -212,9 +215,9 @@ def test_retry_runs_one_node(live: Live, trial_run: str) -> None:
     done = live.orrery("retry", "trial", "--model", "trial_totals", "--run-id", trial_run)
     assert done.code == 0, done.output
     after = live.airflow.tasks("trial", trial_run)
-    assert ran_again(before, after) == {BUILD, TOTALS}
+    assert ran_again(before, after) == {BUILD, TOTALS, *HOOKS}
     assert after[TOTALS]["try_number"] == before[TOTALS]["try_number"] + 1
-    assert set(table_of(done.output)) == {TOTALS}
+    assert set(table_of(done.output)) - HOOKS == {TOTALS}
     now = oids(live, "dev")
     assert {name for name in now if now[name] != built[name]} == {"trial_totals"}
 
@@ -226,7 +229,7 @@ def test_retry_runs_a_node_and_its_descendants(live: Live, trial_run: str) -> No
     assert done.code == 0, done.output
     after = live.airflow.tasks("trial", trial_run)
     again = {STAGING, TESTS, TOTALS, REPORT}
-    assert ran_again(before, after) == {BUILD, *again}
+    assert ran_again(before, after) == {BUILD, *again, *HOOKS}
     edges = [edge for edge in live.airflow.edges("trial") if set(edge) <= again]
     assert {(STAGING, TESTS), (TESTS, TOTALS), (TOTALS, REPORT)} <= set(edges)
     for first, second in edges:
@@ -240,12 +243,22 @@ def test_stages_are_left_out(live: Live, trial_run: str) -> None:
     run_id = answer.raise_for_status().json()["dag_run_id"]
     assert live.airflow.wait_ended("trial", run_id) == "success"
     expected = {BUILD: "success", "seed.trial_numbers": "skipped", TESTS: "skipped", STAGING: "success"}
-    assert live.airflow.states("trial", run_id) == {**expected, TOTALS: "success", REPORT: "success"}
+    assert live.airflow.states("trial", run_id) == {
+        **expected,
+        **HOOKED,
+        TOTALS: "success",
+        REPORT: "success",
+    }
 
     done = live.orrery("run", "trial", "--skip-stages", "seed, staging")
     assert done.code == 0, done.output
     expected = {BUILD: "success", "seed.trial_numbers": "skipped", STAGING: "skipped", TESTS: "success"}
-    assert live.airflow.states("trial", done.run_id) == {**expected, TOTALS: "success", REPORT: "success"}
+    assert live.airflow.states("trial", done.run_id) == {
+        **expected,
+        **HOOKED,
+        TOTALS: "success",
+        REPORT: "success",
+    }
     assert table_of(done.output)[STAGING].state == "skipped"
 
 
@@ -253,7 +266,7 @@ def test_stages_that_the_pipeline_leaves_out_by_default(live: Live, trial_run: s
     run_id = live.airflow.trigger("trial_unseeded").raise_for_status().json()["dag_run_id"]
     assert live.airflow.wait_ended("trial_unseeded", run_id) == "success"
     states = live.airflow.states("trial_unseeded", run_id)
-    assert states == {BUILD: "success", "seed.trial_numbers": "skipped", STAGING: "success"}
+    assert states == {BUILD: "success", "seed.trial_numbers": "skipped", STAGING: "success", **HOOKED}
 
 
 def test_unknown_stage_is_refused_before_a_run_exists(live: Live, trial_run: str) -> None:
@@ -271,7 +284,7 @@ def test_per_model_runs_and_retries_the_same_graph(live: Live, trial_run: str) -
     done = live.orrery("run", "trial_per_model")
     assert done.code == 0, done.output
     before = live.airflow.tasks("trial_per_model", done.run_id)
-    assert set(before) == TRIAL - {BUILD}
+    assert set(before) == TRIAL - {BUILD, *HOOKS}
     nodes = {edge for edge in live.airflow.edges("trial") if BUILD not in edge}
     assert live.airflow.edges("trial_per_model") == nodes
     assert {task["state"] for task in before.values()} == {"success"}
@@ -329,7 +342,8 @@ def test_failed_test_holds_back_the_children(live: Live, trial_run: str) -> None
     done = live.orrery("run", "trial_gate")
     assert done.code == 1
     states = live.airflow.states("trial_gate", done.run_id)
-    assert states == {BUILD: "success", STAGING: "success", TESTS: "failed", TOTALS: "upstream_failed"}
+    expected = {BUILD: "success", STAGING: "success", TESTS: "failed", TOTALS: "upstream_failed"}
+    assert states == {**expected, **HOOKED}
     assert "Got 1 result, configured to fail if != 0" in table_of(done.output)[TESTS].message
     assert oids(live, "dev") == built
 
@@ -355,6 +369,7 @@ def test_no_tests_no_tasks(live: Live, trial_run: str) -> None:
         BUILD: "success",
         STAGING: "success",
         TOTALS: "success",
+        **HOOKED,
     }
 
 
@@ -387,7 +402,7 @@ def test_broken_pipeline_is_shown_and_harms_no_other(live: Live, trial_run: str)
         assert live.orrery("build").code == 0
 
 
-def test_edit_during_a_run_does_not_stop_it(live: Live, trial_run: str) -> None:
+def test_no_edit_during_a_run_stops_it_or_takes_a_dag_away(live: Live, trial_run: str) -> None:
     def waits() -> bool:
         return live.query("select 1 from pg_locks where locktype = 'advisory' and not granted") != []
 
@@ -395,10 +410,14 @@ def test_edit_during_a_run_does_not_stop_it(live: Live, trial_run: str) -> None:
         parsed = live.airflow.get("/dags/trial_held/details")
         return not parsed["is_stale"] and moment(parsed["last_parsed_time"]) > since
 
-    def shown() -> list[str]:
+    def shown(words: str) -> list[str]:
         # Between a change and the build of an earlier test Airflow may have seen another error.
-        return [error for error in live.airflow.import_errors() if f"{model.name} has changed" in error]
+        return [error for error in live.airflow.import_errors() if words in error]
 
+    def known() -> set[str]:
+        return {dag["dag_id"] for dag in live.airflow.pages("/dags", "dags")}
+
+    pipelines = {file.stem for file in (live.dbt / "pipelines").glob("*.yml")}
     model = live.dbt / "models" / "trial" / "core" / "trial_released.sql"
     with live.connect() as link, link.cursor() as cursor:
         cursor.execute("select pg_advisory_lock(%s)", (trial.LOCK,))
@@ -407,10 +426,19 @@ def test_edit_during_a_run_does_not_stop_it(live: Live, trial_run: str) -> None:
                 wait_for("the first model runs", waits)
                 with edited(model, "select id", "-- An edit.\nselect id"):
                     since = datetime.now(UTC)
-                    [error] = wait_for("Airflow shows that the manifest is stale", shown)
+                    changed = f"{model.name} has changed"
+                    [error] = wait_for("Airflow shows that it is stale", lambda: shown(changed))
                     assert "models/trial/core/trial_released.sql has changed" in error
                     assert "Run ./orrery build" in error
                     wait_for("Airflow reads the pipeline again", parsed_since)
+                with edited(model, "ref('trial_held')", "ref('trial_hled')"):
+                    built = live.orrery("build")
+                    assert built.code == 1
+                    assert "'trial_hled'" in built.output
+                    since = datetime.now(UTC)
+                    wait_for("Airflow shows dbt's message", lambda: shown("'trial_hled'"))
+                    wait_for("Airflow reads the pipeline again", parsed_since)
+                    assert known() >= pipelines
                     assert command.poll() is None
                     cursor.execute("select pg_advisory_unlock(%s)", (trial.LOCK,))
                     output, _ = command.communicate(timeout=120)
@@ -419,6 +447,7 @@ def test_edit_during_a_run_does_not_stop_it(live: Live, trial_run: str) -> None:
     assert command.returncode == 0, output
     assert {row.state for row in table_of(output).values()} == {"success"}
     assert "core.trial_released" in table_of(output)
+    assert live.orrery("build").code == 0
     wait_for("the error goes away", lambda: live.airflow.import_errors() == [])
 
 

@@ -100,7 +100,7 @@ def of_task(live: Live, dag_id: str, run_id: str, task_id: str, rest: str) -> An
 
 def result_of(live: Live, dag_id: str, run_id: str, task_id: str) -> Json:
     """What a task tells in its XCom."""
-    found: Json = of_task(live, dag_id, run_id, task_id, "xcomEntries/dbt?deserialize=true")["value"]
+    found: Json = live.airflow.xcom(dag_id, run_id, task_id)
     return found
 
 

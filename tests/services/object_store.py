@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 from http.server import ThreadingHTTPServer
 from typing import Any
@@ -24,10 +25,14 @@ REGION = "us-east-1"
 
 
 class _Server(Service):
-    """What both have in common."""
+    """What both have in common.
+
+    `on_request` is told method and URL of each request before it is carried out.
+    """
 
     def __init__(self, *connections: str) -> None:
         self._connections = connections
+        self.on_request: Callable[[str, str], None] | None = None
 
     @property
     def url(self) -> str:
@@ -48,6 +53,14 @@ class S3Server(_Server):
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
+        app = self._server._server.app  # type: ignore[union-attr]
+
+        def observed(environ: dict[str, Any], start: Any) -> Any:
+            if self.on_request:
+                self.on_request(environ["REQUEST_METHOD"], environ.get("RAW_URI") or environ["PATH_INFO"])
+            return app(environ, start)
+
+        self._server._server.app = observed  # type: ignore[union-attr]
         self.client: Any = boto3.client("s3", endpoint_url=self.url, region_name=REGION, **_KEYS)
 
     @property
@@ -191,6 +204,8 @@ class _Handler(emulator.RequestHandler):  # type: ignore[misc]
     def _refuse(self) -> bool:
         """Answer a request that asks for another generation than the one that is there."""
         self._service.requests.append(f"{self.command} {self.path}")
+        if self._service.on_request:
+            self._service.on_request(self.command, self.path)
         for regex, _ in emulator.HANDLERS:
             match = emulator.re.compile(regex).fullmatch(urlparse(self.path).path)
             if match:

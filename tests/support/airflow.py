@@ -34,6 +34,11 @@ class Airflow:
         answer: Json = self._http.post(f"/api/v2{path}", json=body).raise_for_status().json()
         return answer
 
+    def patch(self, path: str, body: Json) -> Json:
+        """The answer to PATCH /api/v2<path>."""
+        answer: Json = self._http.patch(f"/api/v2{path}", json=body).raise_for_status().json()
+        return answer
+
     def delete(self, path: str) -> None:
         """Ask for DELETE /api/v2<path>."""
         self._http.delete(f"/api/v2{path}").raise_for_status()
@@ -90,6 +95,12 @@ class Airflow:
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """The state of each task of a run."""
         return {task_id: task["state"] for task_id, task in self.tasks(dag_id, run_id).items()}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "dbt") -> Any:
+        """An XCom of a task, or None where it has none."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/{key}"
+        answer = self._http.get(f"/api/v2{path}?deserialize=true")
+        return None if answer.status_code == 404 else answer.raise_for_status().json()["value"]
 
     def descendants(self, dag_id: str, task_id: str) -> set[str]:
         """What comes after a task in Airflow's graph, at any distance."""

@@ -44,10 +44,10 @@ def bomb() -> bytes:
     return b"".join([*(pack.compress((b"1," + b"a" * 997 + b"\n") * 1000) for _ in range(100)), pack.flush()])
 
 
-def parquet_file(**columns: pa.Array) -> bytes:
-    """A Parquet file."""
+def parquet_file(options: Mapping[str, Any] | None = None, **columns: Any) -> bytes:
+    """A Parquet file, written with options of Arrow."""
     out = BytesIO()
-    parquet.write_table(pa.table(columns), out)
+    parquet.write_table(pa.table(columns), out, **(options or {}))
     return out.getvalue()
 
 
@@ -259,7 +259,7 @@ HEADERS = [
     Case(
         "more columns than PostgreSQL has",
         "id,name," + ",".join(f"c{number}" for number in range(1700)) + "\n",
-        error="a.csv: PostgreSQL does not take it: tables can have at most 1600 columns\n",
+        error="a.csv:1: has more than 1,597 columns, and PostgreSQL takes no more\n",
         block={"on_new_column": "ignore"},
     ),
     Case("no header", "1,a\n2,b\n", [(1, "a"), (2, "b")], block={"csv": {"header": False}}),
@@ -568,9 +568,25 @@ JSON_LINES = [
     ),
     Case(
         "JSON without a bottom",
-        '{"id": 1}\n' + "[" * 1_000_000 + "\n",
-        error="a.jsonl: PostgreSQL does not take it: stack depth limit exceeded\n",
+        '{"id": 1}\n' + "[" * 1_000_000 + "\n" + '{"id": 3, "name": ' + "[" * 499 + "]" * 499 + "}\n",
+        [(1, None), (3, "[" * 499 + "]" * 499)],
+        [(2, "is nested more than 500 levels deep")],
         **JSONL,
+    ),
+    Case(
+        "JSON with a key in each line",
+        "".join(f'{{"id": 1, "key {number}": 1}}\n' for number in range(1600)),
+        error="a.jsonl: has more than 1,597 columns, and PostgreSQL takes no more\n",
+        file="a.jsonl",
+        block={"files": "*.jsonl", "on_new_column": "ignore"},
+    ),
+    Case(
+        "JSON keys that are no names",
+        f'{{"id": 1, "": 2, "{"é" * 32}": 3, "name": {{"b": [1.50, true]}}}}\n{{"id": "x", "": 7}}\n',
+        [(1, '{"b": [1.50, true]}')],
+        [(2, 'id: invalid input syntax for type integer: "x"')],
+        file="a.jsonl",
+        block={"files": "*.jsonl", "on_new_column": "ignore"},
     ),
     Case(
         "JSON with a decimal comma in the CSV files of the source",
@@ -583,6 +599,7 @@ JSON_LINES = [
 ]
 PARQUET: dict[str, Any] = {"file": "a.parquet", "block": {"files": "*.parquet"}}
 NOON = datetime(2026, 3, 29, 12, 0, 0, 250, tzinfo=UTC)
+NEW_YEAR, END = datetime(1970, 1, 1), datetime(9999, 12, 31)  # noqa: DTZ001
 # Per column its type in PostgreSQL, its values in Arrow, and what is loaded.
 TYPES: dict[str, tuple[str, pa.Array, list[Any]]] = {
     "id": ("bigint", pa.array([1, 2, None], pa.uint8()), [1, 2, None]),
@@ -647,6 +664,85 @@ PARQUETS = [
         "Parquet without a column",
         parquet_file(id=pa.array([1])),
         error="a.parquet: has no column 'name'\n  Land it with all declared columns.",
+        **PARQUET,
+    ),
+    Case(
+        "Parquet with dates that no calendar has",
+        parquet_file(
+            id=pa.array([1, 2, 3, 4]),
+            at=pa.array([0, 1 << 62, None, 0], pa.timestamp("us")),
+            v=pa.array([[0], None, [1 << 62], []], pa.list_(pa.timestamp("us"))),
+        ),
+        [(1, NEW_YEAR, ["1970-01-01 00:00:00.000000"]), (4, NEW_YEAR, [])],
+        [(2, "at: a date or a time is out of range"), (3, "v: a date or a time is out of range")],
+        columns={"id": "integer", "at": "timestamp", "v": "jsonb"},
+        **PARQUET,
+    ),
+    Case(
+        "Parquet with dates and bytes inside of others",
+        parquet_file(
+            id=pa.array([1]),
+            v=pa.array(
+                [{"d": NOON, "b": [b"\0\xff"], "m": [("k", NOON.date())], "n": Decimal("1.50"), "t": "a"}],
+                pa.struct(
+                    {
+                        "d": pa.timestamp("us", "UTC"),
+                        "b": pa.list_(pa.binary()),
+                        "m": pa.map_(pa.string(), pa.date32()),
+                        "n": pa.decimal128(5, 2),
+                        "t": pa.string(),
+                    }
+                ),
+            ),
+        ),
+        [
+            (
+                1,
+                {
+                    "d": "2026-03-29 12:00:00.000250Z",
+                    "b": ["\\x00ff"],
+                    "m": [["k", "2026-03-29"]],
+                    "n": "1.50",
+                    "t": "a",
+                },
+            )
+        ],
+        columns={"id": "integer", "v": "jsonb"},
+        **PARQUET,
+    ),
+    Case(
+        "Parquet with times in 96 bits, as Spark writes them",
+        parquet_file({"use_deprecated_int96_timestamps": True}, id=[1], at=[END]),
+        [(1, END)],
+        columns={"id": "integer", "at": "timestamp"},
+        **PARQUET,
+    ),
+    Case("Parquet without columns", parquet_file(), error="a.parquet: has no columns\n", **PARQUET),
+    Case(
+        "Parquet with more columns than PostgreSQL has",
+        parquet_file(**{f"c{number}": pa.array([1], pa.int8()) for number in range(1600)}),
+        error="a.parquet: has more than 1,597 columns, and PostgreSQL takes no more\n",
+        **PARQUET,
+    ),
+    Case(
+        "Parquet with a column whose name is no text",
+        parquet_file(**{"id": pa.array([1]), "name": pa.array(["a"]), "a\0b": pa.array([1])}),
+        error="a.parquet: has a column whose name is no text: 'a\\x00b'\n",
+        file="a.parquet",
+        block={"files": "*.parquet", "on_new_column": "ignore"},
+    ),
+    Case(
+        "Parquet with a row of many megabytes",
+        parquet_file(id=pa.array([1, 2, 3]), name=pa.array(["a", "b" * (17 << 20), "c"])),
+        error="a.parquet: row 2 is longer than 16 MB\n",
+        **PARQUET,
+    ),
+    Case(
+        "Parquet that expands without an end",
+        parquet_file(
+            {"compression": "zstd", "use_dictionary": False}, id=range(100), name=["a" * (1 << 20)] * 100
+        ),
+        error="a.parquet: expands to more than 500 times its size\n",
         **PARQUET,
     ),
     Case("no Parquet", "PAR1 or not", error="a.parquet: is no valid Parquet file: ", **PARQUET),

@@ -38,6 +38,12 @@ _EXPOSURE = """\
 FILES = {
     "models/trial/leaks/leak_good.sql": "select 1 as id\n",
     "models/trial/leaks/leak_bad.sql": "{{ config(materialized='table') }} select 1 / 0 as id\n",
+    # Into the rendered template, the manifest and the docs.
+    "models/trial/leaks/leak_asked.sql": (
+        "{{ config(materialized='table',"
+        " meta={'key': env_var('AIRFLOW__CORE__FERNET_KEY', 'not shown')}) }}\n"
+        "select 1 as id -- {{ env_var('AIRFLOW_CONN_WAREHOUSE_LOADER', 'not shown') }}\n"
+    ),
     # dbt shows what it knows of the warehouse.
     "models/trial/leaks/leak_shown.sql": (
         "{% if execute %}{{ exceptions.raise_compiler_error(target ~ ' ' ~ flags) }}{% endif %}select 1\n"

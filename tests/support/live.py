@@ -28,7 +28,7 @@ from orrery.local.stack import Role
 from support import trial
 from support.airflow import Airflow
 
-_FOREIGN = ("ORRERY_", "DBT_", "AIRFLOW", "PYTHON")
+FOREIGN = ("ORRERY_", "DBT_", "AIRFLOW", "PYTHON")
 _LOG_LINES = 40
 # Ends the stack when the tests die without a word: then, and only then, its input ends at once.
 _GUARD = """
@@ -61,7 +61,7 @@ class Live:
         self.root = root
         self.dbt = root / "dbt"
         self.state = root / ".orrery"
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)} | {
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)} | {
             "ORRERY_PROJECT_DIR": str(root),
             "ORRERY_STATE_DIR": str(self.state),
             "ORRERY_PORT": str(find_free()),

@@ -20,6 +20,11 @@ class TaskInstance(SimpleNamespace):
         self.xcoms[key] = value
 
 
+def store_of(kept: dict[str, Any]) -> Any:
+    """A task's store in Airflow, which keeps its values there."""
+    return SimpleNamespace(get=kept.get, set=kept.__setitem__)
+
+
 def context_of(task_id: str, **numbers: int) -> Any:
     """The context of a try; `numbers` are those of TaskInstance."""
     ti = TaskInstance(task_id, **numbers)
@@ -29,5 +34,6 @@ def context_of(task_id: str, **numbers: int) -> Any:
         "run_id": ti.run_id,
         "params": {},
         "dag_run": SimpleNamespace(conf={}, run_id=ti.run_id),
-        "dag": SimpleNamespace(task_ids=[task_id]),
+        "dag": SimpleNamespace(task_ids=[task_id], params={}),
+        "task_state_store": store_of({}),
     }

@@ -12,6 +12,8 @@ from support import leaky
 ROOT = Path(__file__).resolve().parents[2]
 # The key of the lock that the model trial_held waits for.
 LOCK = 4711
+# How many chains the pipeline trial_hands has; the one with the number n waits for the lock LOCK + 1 + n.
+CHAINS = 8
 
 _FILES = {
     "seeds/trial/trial_numbers.csv": "id,number\n1,10\n2,21\n3,32\n",
@@ -268,6 +270,15 @@ models:
     "tests/trial/assert_fault_right_is_empty.sql": (
         "{{ config(severity='warn') }}\nselect id from {{ ref('fault_right') }}\n"
     ),
+    # Chains of four, whose second one waits for a lock of its own: a run selects one of them.
+    **{
+        f"models/trial/hands/hand_{chain}_{number}.sql": _logged(
+            (f"select id from {{{{ ref('hand_{chain}_{number - 1}') }}}}" if number > 1 else "select 1 as id")
+            + (f", pg_advisory_xact_lock_shared({LOCK + 1 + chain}) as held" if number == 2 else "")
+        )
+        for chain in range(CHAINS)
+        for number in range(1, 5)
+    },
     # One row for each run that names a marker of its own; runs at the same time do not meet.
     "models/trial/marks/trial_mark.sql": (
         "{{ config(materialized='incremental', incremental_strategy='append') }}\n"
@@ -286,7 +297,15 @@ models:
         "select id from {{ source('trial_stale', 'trial_arrivals') }}"
     ),
     "models/trial/stale/trial_arrived_again.sql": _logged("select id from {{ ref('trial_arrived') }}"),
-    "models/trial/stale/trial_apart.sql": _logged("select 1 as id"),
+    "models/trial/stale/trial_apart.sql": _logged("select {{ function('trial_half') }}(2) as id"),
+    "functions/trial/trial_half.sql": "select n / 2\n",
+    "functions/trial/trial_half.yml": """\
+functions:
+  - name: trial_half
+    description: Half of a number.
+    arguments: [{name: n, data_type: integer}]
+    returns: {data_type: integer}
+""",
     "models/trial/phases/trial_phases.yml": _source("trial_phases", "trial_phase_seed", 1_000_000),
     "models/trial/phases/trial_phase_last.sql": _logged(
         "select id from {{ source('trial_phases', 'trial_phase_seed') }}"
@@ -337,12 +356,16 @@ PIPELINES = {
     "trial_bookings": "select: fct_bookings\ntests: off\n",
     "trial_held": "select: trial_held trial_released\n",
     "trial_faults": "select: path:models/trial/faults\n",
+    "trial_hands": "select: path:models/trial/hands\ntests: off\nmax_active_runs: 20\n",
     "trial_retried": "select: fault_held fault_after\nretries: 1\ntests: off\n",
     "trial_marked": "select: trial_mark\nmax_active_runs: 20\n",
     **{
-        f"trial_stale_{policy}": f"select: path:models/trial/stale\nstale: {policy}\n"
+        f"trial_stale_{policy}": f"select: path:models/trial/stale trial_half\nstale: {policy}\n"
         for policy in ("fail", "skip", "warn")
     },
+    "trial_stale_per_model": (
+        "select: path:models/trial/stale trial_half\nstale: skip\nexecute: per_model\n"
+    ),
     "trial_reported": "select: path:models/trial/report\n",
     "trial_landed": "select: path:models/trial/landed\n",
     "trial_watched": "select: path:models/trial/watched\nschedule: {on: files}\n",

@@ -145,7 +145,7 @@ def test_first_start_installs_the_lock_and_hands_over(checkout: Checkout) -> Non
     )
     assert re.search(r"Installing \d{3} packages into \.venv \(once, about a minute\)", done.stderr)
     (uv,) = checkout.calls("uv")
-    assert uv.endswith(f"--require-hashes --compile-bytecode {root}/requirements.lock")
+    assert uv.endswith(f"--require-hashes --compile-bytecode --requirements={root}/requirements.lock")
     assert "--require-hashes" in checkout.calls("pip")[0]
     pinned = (root / ".venv/uv.txt").read_text()
     assert re.match(r"uv==[\d.]+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+\Z", pinned)
@@ -173,7 +173,19 @@ def test_tools_are_installed_for_what_needs_them_only(checkout: Checkout, comman
 
     root = checkout.root
     (uv,) = checkout.calls("uv")
-    assert uv.endswith(f"{root}/requirements.lock {root}/requirements-dev.lock")
+    assert uv.endswith(f"--requirements={root}/requirements.lock --requirements={root}/requirements-dev.lock")
+
+
+@pytest.mark.parametrize(
+    "command", ["test --help", "lint -h", "test --only unit --help", "run a --stand-ins -h"]
+)
+def test_help_needs_no_tools(checkout: Checkout, command: str) -> None:
+    installed(checkout)
+
+    done = checkout.run(*command.split())
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert checkout.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -233,6 +245,13 @@ def test_launcher_works_through_a_symlink_and_from_another_folder(checkout: Chec
     assert checkout.calls() == []
 
 
+def test_the_project_may_be_another_one(checkout: Checkout, tmp_path: Path) -> None:
+    installed(checkout)
+    done = checkout.run("build", env={"ORRERY_PROJECT_DIR": str(tmp_path)})
+    # The program is that of the launcher.
+    assert f"project={tmp_path} path={checkout.root}/include" in done.stdout
+
+
 def test_a_changed_lock_is_installed_into_the_same_venv(checkout: Checkout) -> None:
     installed(checkout)
     with (checkout.root / "requirements.lock").open("a") as lock:
@@ -242,6 +261,30 @@ def test_a_changed_lock_is_installed_into_the_same_venv(checkout: Checkout) -> N
 
     assert len(checkout.calls("uv")) == 1
     assert "--clear" not in checkout.calls("venv")[0]
+
+
+def test_packages_of_an_earlier_lock_go_and_all_others_stay(checkout: Checkout) -> None:
+    installed(checkout)
+    lock = checkout.root / "requirements.lock"
+    own = "click==8.5.1 \\\n    --hash=sha256:0\n"
+    tool = "pytest==9.2.0 \\\n    --hash=sha256:0\n"
+    (checkout.root / "requirements-dev.lock").write_text(tool)
+    lock.write_text(own + "old-one==1 \\\n    --hash=sha256:0\nold.two==1 \\\n    --hash=sha256:0\n")
+    assert checkout.run("test").returncode == 0
+    checkout.calls_file.unlink()
+
+    lock.write_text(own)
+    assert checkout.run().returncode == 0
+    lock.write_text(f"{own}# again\n")
+    assert checkout.run().returncode == 0
+
+    python = checkout.root / ".venv/bin/python"
+    uninstalled = [call for call in checkout.calls("uv") if "uninstall" in call]
+    # Neither what the tests need nor what the user has added.
+    assert [call.partition("pip uninstall ")[2] for call in uninstalled] == [
+        f"--python {python} old-one old.two"
+    ]
+    assert not any("sync" in call or "--exact" in call for call in checkout.calls("uv"))
 
 
 def test_another_python_makes_the_venv_anew(checkout: Checkout) -> None:

@@ -76,7 +76,7 @@ def warnings(scope: Scope, run_id: str, messages: Mapping[str, str]) -> Message:
     """The digest of warnings; `messages` are those of tasks, of one line or more each."""
     items = []
     for task_id, text in messages.items():
-        kind, name = task_id.split(".", 1)
+        kind, _, name = task_id.partition(".")
         lines = [line for line in text.splitlines() if line.strip()]
         if kind in (INGEST, SOURCE_FRESHNESS):
             lines = [f"{_what(scope, task_id)}: {_readable(line)}" for line in lines[:1]]

@@ -13,7 +13,7 @@ from orrery.alert.send import Sender, Sent
 from orrery.config.alerts import Alerts
 from orrery.config.stages import BUILD, INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, severity
+from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, read_summary, read_warnings, severity
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -123,7 +123,8 @@ class Ending:
         build = BUILD in self._states
         found: dict[str, str] = {}
         if build:
-            found |= self._ti.xcom_pull(task_ids=BUILD, key=WARNINGS_KEY, map_indexes=-1) or {}
+            told = read_warnings(self._ti.xcom_pull(task_ids=BUILD, key=WARNINGS_KEY, map_indexes=-1))
+            found |= {task_id: text for task_id, text in told.items() if task_id in self._states}
         stages = (INGEST,) if build else (INGEST, *_CHECKED)
         for task_id, state in self._states.items():
             if (
@@ -151,8 +152,7 @@ class Ending:
         self._sender.change(sent, describe.late_ended(self._scope, self._run_id, state, done=True))
 
     def _result(self, task_id: str, map_index: int) -> Mapping[str, Any] | None:
-        found = self._ti.xcom_pull(task_ids=task_id, key=RESULT_KEY, map_indexes=map_index)
-        return found if isinstance(found, Mapping) else None
+        return read_summary(self._ti.xcom_pull(task_ids=task_id, key=RESULT_KEY, map_indexes=map_index))
 
     def _instance(self, name: str) -> tuple[str, int]:
         if self._scope.dag.has_task(name):

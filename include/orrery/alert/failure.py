@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from orrery.config.alerts import Alerts
 from orrery.config.project import Project
 from orrery.execute.ending import states_of_others
 from orrery.execute.options import RunOptions
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, read_summary
 from orrery.execute.run_folder import folder_of
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class FailureAlert:
             run_id=ti.run_id,
             task_id=ti.task_id,
             map_index=ti.map_index,
-            result=result if isinstance(result, Mapping) else None,
+            result=read_summary(result),
             error=str(context.get("exception") or ""),
         )
         message = failure(scope, failed, lambda test: self._samples(test, scope, context))

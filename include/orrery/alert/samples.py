@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from orrery.execute.options import RunOptions
 from orrery.execute.profile import use_connection
 from orrery.execute.results import MOST_SQL
 from orrery.manifest.dbt import Dbt
-from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
+from orrery.manifest.known_secrets import conceal
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +95,7 @@ def shown(names: Sequence[str], rows: Sequence[Sequence[Any]], allowed: Permit) 
     if not kept or not rows:
         return None
     cells = (
-        tuple("null" if row[index] is None else str(row[index]) for index in kept)
+        tuple("null" if row[index] is None else conceal(str(row[index])) for index in kept)
         for row in rows[: allowed.rows]
     )
     return Samples(tuple(names[index] for index in kept), tuple(cells))
@@ -125,8 +123,6 @@ def read_samples(sql: str, allowed: Permit, options: RunOptions) -> Samples | No
 def _rows(sql: str, most: int, options: RunOptions) -> tuple[list[str], list[tuple[Any, ...]]]:
     project = Project.find()
     with tempfile.TemporaryDirectory(prefix="orrery-samples-", ignore_cleanup_errors=True) as folder:
-        with suppress(FileNotFoundError):
-            shutil.copyfile(ManifestStore(project).partial_parse, Path(folder) / PARTIAL_PARSE)
         use_connection(project, Path(folder))
         dbt = Dbt(project, target_dir=Path(folder), variables=options.variables)
         return dbt.rows(sql, most, seconds=_QUERY_SECONDS)

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import httpx
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
-from airflow.sdk import Connection
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry import HttpRequest, HttpResponse, RateLimitErrorRetryHandler, RetryState
 
@@ -20,7 +18,8 @@ from orrery.alert.blocks import blocks_of, text_of
 from orrery.alert.message import Message
 from orrery.config.alerts import Alerts, Slack
 from orrery.config.errors import OrreryError
-from orrery.ingest.connections import base_url, require
+from orrery.ingest.connections import require
+from orrery.ingest.http import Service
 
 log = logging.getLogger(__name__)
 
@@ -174,14 +173,16 @@ class Sender:
             raise NotSentError(f"Slack answers {answer.status_code} {answer.body[:_ANSWER]}".strip())
 
     def _post_json(self, connection: str, message: Message) -> None:
-        known = require(connection, _HTTP_EXAMPLE)
-        url, headers = base_url(known), _headers(known)
-        auth = (known.login, known.password or "") if known.login else None
+        service = Service(connection, "POST", _HTTP_EXAMPLE)
+        known = service.connection
+        # A password without a login is a token.
+        token = known.password if not known.login else None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         body = {"text": message.text, **message.as_dict()}
         answer = self._bounded(
-            lambda: httpx.post(url, json=body, headers=headers, auth=auth, timeout=SECONDS)
+            lambda: service.call(body=body, headers=headers, timeout=SECONDS, default_timeout=SECONDS)
         )
-        if not answer.is_success:
+        if service.problem(answer):
             raise NotSentError(f"the service answers {answer.status_code}")
 
     def _bounded(self, work: Callable[[], Result]) -> Result:
@@ -205,7 +206,7 @@ class Sender:
             thread.join(seconds)
         if results:
             return results[0]
-        if errors and not isinstance(errors[0], TimeoutError | httpx.TimeoutException):
+        if errors and not isinstance(errors[0], TimeoutError):
             raise _told(errors[0])
         raise NotSentError(f"no answer within {SECONDS:.0f} s")
 
@@ -221,14 +222,4 @@ def _told(error: Exception) -> Exception:
         return NotSentError(f"no answer within {SECONDS:.0f} s")
     if isinstance(reason, OSError) or isinstance(error, ConnectionError):
         return NotSentError(str(reason or error))
-    if isinstance(error, httpx.ConnectError):
-        return NotSentError(str(error))
     return error
-
-
-def _headers(connection: Connection) -> dict[str, str]:
-    """The headers that a connection of type http asks for; a password without a login is a token."""
-    headers = {name: str(value) for name, value in connection.extra_dejson.items()}
-    if connection.password and not connection.login:
-        headers = {"Authorization": f"Bearer {connection.password}"} | headers
-    return headers

@@ -21,7 +21,11 @@ REMOTE_ADVICE = "See whether it runs, and whether the address of --remote and th
 
 
 class ApiError(OrreryError):
-    """Airflow refused a request or cannot be reached."""
+    """Airflow refused a request, with an HTTP status, or cannot be reached; then there is none."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AirflowApi:
@@ -184,7 +188,9 @@ class AirflowApi:
             ) from None
         if response.is_success or response.status_code in allow:
             return response
-        raise ApiError(f"{self.url}: Airflow refused {method} {path}: {_detail(response)}")
+        raise ApiError(
+            f"{self.url}: Airflow refused {method} {path}: {_detail(response)}", response.status_code
+        )
 
     def _log_in(self) -> None:
         response = self._http.post(f"{self.url}/auth/token", json=self._credentials)

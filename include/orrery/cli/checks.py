@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,16 +14,21 @@ import click
 from orrery.config.project import Project
 
 # What takes longest comes first. Two processes share the files: one has the tests with a stack in common.
-FOLDERS = ("pipelines", "browser", "integration", "containers", "integrity", "unit")
+FOLDERS = ("pipelines", "browser", "integration", "differential", "containers", "integrity", "unit")
 _BOTH = ("-n", "2", "--no-loadscope-reorder")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--only", metavar="FOLDERS", help=f"Only these folders of tests/: {', '.join(FOLDERS)}.")
+@click.option(
+    "--soak", metavar="MINUTES", type=float, help="Compare drawn projects with dbt build this long."
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def test(only: str | None, arguments: tuple[str, ...]) -> None:
-    """Check the code, then run the tests; further ARGUMENTS go to pytest."""
+def test(only: str | None, soak: float | None, arguments: tuple[str, ...]) -> None:
+    """Check the code, then run the tests; further ARGUMENTS go to pytest, or with --soak to its search."""
     project = Project.find()
+    if soak is not None:
+        raise SystemExit(_soak(project, [f"{soak:g}", *arguments]))
     folders = only.split(",") if only else list(FOLDERS)
     for folder in folders:
         if folder not in FOLDERS:
@@ -35,6 +41,15 @@ def test(only: str | None, arguments: tuple[str, ...]) -> None:
     for name in failed:
         click.secho(f"failed: {name}", fg="red", err=True)
     raise SystemExit(code or bool(failed))
+
+
+def _soak(project: Project, arguments: list[str]) -> int:
+    """Run tests/differential/soak.py; returns its exit code."""
+    path = os.pathsep.join(str(project.root / folder) for folder in ("include", "tests"))
+    command = [sys.executable, "-m", "differential.soak", *arguments]
+    return subprocess.run(
+        command, cwd=project.root, env=os.environ | {"PYTHONPATH": path}, check=False
+    ).returncode
 
 
 @click.command()

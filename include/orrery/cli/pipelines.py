@@ -11,8 +11,10 @@ import click
 import yaml
 from rich.console import Console
 
-from orrery.cli.airflow_api import FINISHED_TASK, AirflowApi, Json
+from orrery.cli.airflow_api import FINISHED_RUN, FINISHED_TASK, AirflowApi, Json
+from orrery.cli.clearing import clear
 from orrery.cli.follow import follow, key_of, node_of
+from orrery.cli.node_names import advise, find_name
 from orrery.cli.session import airflow_of, dag_of, new_console
 from orrery.cli.stand_ins import stand_ins
 from orrery.cli.summary import show_summary
@@ -107,10 +109,11 @@ def retry(
         tasks = api.task_instances(pipeline, run_id)
         choice = _failed(tasks) if model is None else _one(tasks, model, downstream)
         if not choice:
-            console.print(f"Nothing failed in {run_id}.", highlight=False)
+            console.print(
+                _nothing_failed(earlier, api.run_url(pipeline, run_id)), highlight=False, soft_wrap=True
+            )
             return
-        cleared = api.clear(pipeline, run_id, only_failed=False, run_on_latest_version=True, **choice)
-        console.print(f"{len(cleared)} of {len(tasks)} tasks run again.", highlight=False)
+        cleared = clear(api, earlier, tasks, choice, console)
         console.print(f"Run {run_id}: {api.run_url(pipeline, run_id)}", highlight=False, soft_wrap=True)
         again = {key_of(task) for task in cleared}
         ended = {key_of(t) for t in tasks if t["state"] in FINISHED_TASK and key_of(t) not in again}
@@ -139,6 +142,15 @@ def _stages_to_skip(dag: Json, text: str) -> dict[str, Any]:
     return {"skip_stages": stages} if stages else {}
 
 
+def _nothing_failed(run: Json, url: str) -> str:
+    if run["state"] in FINISHED_RUN:
+        return f"Nothing failed in {run['dag_run_id']}."
+    return (
+        f"Nothing has failed in {run['dag_run_id']} so far; it is {run['state']}. Another command may have "
+        f"retried it already: {url}"
+    )
+
+
 def _failed(tasks: list[Json]) -> dict[str, Any]:
     ids: list[Any] = []
     for task in tasks:
@@ -159,11 +171,13 @@ def _one(tasks: list[Json], name: str, downstream: bool) -> dict[str, Any]:
 
     Of those that share a name, what brings the rows comes before what only looks at them.
     """
-    found = [t["task_id"] for t in tasks if name in (t["task_id"], node_of(t))]
+    known = {node_of(task) for task in tasks}
+    exact = [task["task_id"] for task in tasks if task["task_id"] == name]
+    called = find_name(name, known)
+    found = exact or [task["task_id"] for task in tasks if node_of(task) == called]
     found.sort(key=lambda task_id: (task_id.partition(".")[0] in CHECKS, task_id))
     if not found:
-        known = {node_of(task) for task in tasks}
-        raise OrreryError(f"No node is called {name!r} in this run.\n  {suggest(name, known, 'node')}")
+        raise OrreryError(f"No node is called {name!r} in this run.\n  {advise(name, known)}")
     # A step of an ingestion has no meaning without the others.
     whole = [found[0].removesuffix(step) for step in STEPS if found[0].endswith(step)]
     main = next((each for each in whole if found[0] in _steps_before(each, tasks)), found[0])

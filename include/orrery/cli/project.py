@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
+from orrery.cli.prover import prover
 from orrery.cli.session import new_console, reporter
+from orrery.config.errors import OrreryError, causes_of
 from orrery.config.project import Project
 from orrery.config.schema import stale_schemas, write_schemas
 from orrery.local import Stack
 from orrery.manifest import packages
 from orrery.manifest.build import build_manifests
+
+_NO_PIPELINE = """\
+{folder}: there is no pipeline yet, so Airflow has nothing to show.
+  Put a file such as {folder}/daily.yml there. One line is enough:
+    select: "*"
+  See docs/pipelines.md, and ./orrery build again."""
 
 
 def dbt_environment(project: Project) -> dict[str, str]:
@@ -29,13 +36,17 @@ def build(fetch: bool) -> None:
     """Parse the dbt project and write the manifests that Airflow reads."""
     console, project = new_console(), Project.find()
     os.environ.update(dbt_environment(project))
-    built = build_manifests(project, reporter(console), fetch_packages=fetch)
+    report = reporter(console)
+    with prover(project, report) as prove:
+        built = build_manifests(project, report, fetch_packages=fetch, prove=prove)
     for name, count in built.nodes.items():
         console.print(f"{name}: {count} nodes", highlight=False)
-    for error in built.errors.values():
-        console.print(f"\n{error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    for cause in causes_of(built.errors.values()):
+        console.print(f"\n{cause}", style="red", markup=False, highlight=False, soft_wrap=True)
     if built.errors:
         raise SystemExit(1)
+    if not built.nodes:
+        raise OrreryError(_NO_PIPELINE.format(folder=project.relative(project.pipelines_dir)))
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -46,7 +57,7 @@ def dbt(arguments: tuple[str, ...]) -> None:
     environment = dbt_environment(project) | packages.variables(project)
     environment.setdefault("DBT_PROJECT_DIR", str(project.dbt_dir))
     environment.setdefault("DBT_PROFILES_DIR", str(project.profiles_dir))
-    command = [str(Path(sys.executable).parent / "dbt"), *arguments]
+    command = [sys.executable, "-P", "-m", "orrery.manifest.dbt_environment", *arguments]
     try:
         raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
     except KeyboardInterrupt:

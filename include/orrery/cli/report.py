@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC
-from statistics import median
 
 import click
 import psycopg2
@@ -60,13 +59,15 @@ def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) ->
 
     :param runs: the last runs, oldest first, at least one
     """
-    last, seconds = runs[-1], [run.seconds for run in runs]
+    last = runs[-1]
     started = last.started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     console.print(f"{pipeline}: last run {escape(last.run_id)}, started {started}", highlight=False)
-    trend = f"{history.blocks(seconds)}  {seconds[-1]:.1f} s"
-    if len(runs) > 1:
-        before = "the run before" if len(runs) == 2 else f"median of the {len(runs) - 1} runs before"
-        trend += f"; {before}: {median(seconds[:-1]):.1f} s"
+    if last.choices:
+        console.print(f"made with {escape(last.choices)}", highlight=False)
+    alike = [run.seconds for run in history.earlier(runs) if run.whole]
+    trend = f"{history.blocks([*alike, last.seconds])}  {last.seconds:.1f} s"
+    if usual := history.usual_seconds(runs):
+        trend += f"; median of the {usual.runs} runs before: {usual.median:.1f} s"
     console.print(f"dbt's time: {trend}", highlight=False)
     _print(console, "Slowest nodes of the last run", _slowest(last))
     slower, rows, flaky = history.regressions(runs), history.row_changes(runs), history.flaky(runs)
@@ -76,12 +77,27 @@ def show_report(pipeline: str, runs: Sequence[history.Run], console: Console) ->
         _print(console, "More or fewer rows than before", _changes(rows, "rows", "{:,.0f}"))
     if flaky:
         _print(console, f"Flaky tests of the last {len(runs)} runs", _flaky(flaky))
+    if note := _not_found(runs, slower, rows, flaky):
+        console.print(f"\n{note}", highlight=False, soft_wrap=True)
+
+
+def _not_found(
+    runs: Sequence[history.Run],
+    slower: Sequence[history.Change],
+    rows: Sequence[history.Change],
+    flaky: Sequence[history.Flaky],
+) -> str:
+    """What has not been found, or why there was nothing to look at."""
+    alike = len(history.earlier(runs))
+    if alike < history.FEWEST:
+        those = "There is 1 such run" if alike == 1 else f"There are {alike or 'no'} such runs"
+        return (
+            f"Seconds and rows are compared with those of earlier runs with the same choices, from "
+            f"{history.FEWEST} on. {those} among the last {len(runs)}."
+        )
     found = {"slower node": slower, "change of row counts": rows, "flaky test": flaky}
     missing = [f"no {name}" for name, those in found.items() if not those]
-    if missing and len(runs) > 1:
-        console.print(f"\n{', '.join(missing).capitalize()}.", highlight=False)
-    elif len(runs) == 1:
-        console.print("\nThere is no earlier run to compare it with.", highlight=False)
+    return f"{', '.join(missing).capitalize()}." if missing else ""
 
 
 def _read(dsn: str, pipeline: str, target: str, count: int) -> list[NodeRun]:
@@ -126,9 +142,9 @@ def _slowest(run: history.Run) -> Table:
 def _changes(changes: Sequence[history.Change], what: str, figure: str) -> Table:
     table = _table("node", "type", f">{what}", ">median before", ">runs before")
     for change in changes:
-        now, before = figure.format(change.now), figure.format(change.before)
+        now, before = figure.format(change.now), figure.format(change.usual.median)
         node = change.node
-        table.add_row(escape(node.name), node.resource_type, now, before, str(change.runs))
+        table.add_row(escape(node.name), node.resource_type, now, before, str(change.usual.runs))
     return table
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from rich.console import Console
 
 from orrery.cli.airflow_api import REMOTE_ADVICE, AirflowApi, Json
+from orrery.cli.prover import prover
 from orrery.config.errors import OrreryError, suggest
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
@@ -29,13 +30,14 @@ class NotReadyError(OrreryError):
 
 
 def current_manifests(project: Project, stack: Stack, info: StackInfo, report: Callable[[str], None]) -> None:
-    """Build the manifests when they do not fit the project any more; raises when dbt cannot parse it.
+    """Build the manifests when they do not fit the project any more, or when the last build found mistakes.
 
-    A broken pipeline raises nothing here: its error is stored and shown where it is used. Raises
-    NotReadyError rather than take the manifests of a running stack from it, which has another target.
+    Raises ManifestError when dbt cannot parse the project: the cause may lie beside its files, so it is never
+    told from memory. A broken pipeline raises nothing here: its error is stored and shown where it is used.
+    Raises NotReadyError rather than take the manifests of a running stack from it, which has another target.
     """
     store = ManifestStore(project)
-    if not store.stale():
+    if not store.must_build():
         return
     reasons = store.made_for_another()
     if info.outdated and reasons:
@@ -45,7 +47,8 @@ def current_manifests(project: Project, stack: Stack, info: StackInfo, report: C
         )
     # dbt's partial parsing holds only when the tasks see the same environment.
     os.environ.update(stack.dbt_env())
-    build_manifests(project, report)
+    with prover(project, report) as prove:
+        build_manifests(project, report, only_if_stale=True, prove=prove)
 
 
 def start(project: Project, console: Console) -> StackInfo:
@@ -131,7 +134,7 @@ def _dag_elsewhere(api: AirflowApi, name: str) -> Json:
 
 def wait_until_parsed(api: AirflowApi, project: Project, name: str) -> Json:
     """The DAG of a pipeline, once Airflow has read it from the manifest as it is now."""
-    built = ManifestStore(project).path(name).stat().st_mtime
+    built = _timestamp(ManifestStore(project).index().entries[name].since)
     deadline = time.monotonic() + PARSE_SECONDS
     asked = False
     while time.monotonic() < deadline:

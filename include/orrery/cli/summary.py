@@ -24,7 +24,7 @@ from orrery.cli.follow import (
     styled,
 )
 from orrery.config.stages import PUBLISH
-from orrery.execute.results import RESULT_KEY
+from orrery.execute.results import RESULT_KEY, read_summary
 
 LOG_LINES = 20
 # More lines than these, alike but for the name, become one.
@@ -39,7 +39,7 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
     tasks = _by_stage([task for task in tasks if not is_marker(task)])
     with ThreadPoolExecutor(max_workers=4) as pool:
         ran = [task for task in tasks if task["state"] in ("success", "failed") or _has_skipped_itself(task)]
-        values = pool.map(lambda task: api.xcom(task, RESULT_KEY), ran)
+        values = pool.map(lambda task: read_summary(api.xcom(task, RESULT_KEY)), ran)
         results = {key_of(task): value for task, value in zip(ran, values, strict=True) if value}
     console.print(_table(tasks, results))
     failed = [task for task in tasks if task["state"] == "failed"]

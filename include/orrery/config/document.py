@@ -33,6 +33,13 @@ class Document:
     values: dict[Location, Place]
     lines: tuple[str, ...]
 
+    def at(self, location: Location) -> Any:
+        """The value at a location that `values` has."""
+        found: Any = self.data
+        for part in location:
+            found = found[part]
+        return found
+
     def problem(self, location: Location, what: str, fix: str, *, at_value: bool = False) -> Problem:
         """A problem at `location`, or at the nearest enclosing key when that is not in the file."""
         places = self.values if at_value else self.keys
@@ -53,11 +60,15 @@ class Document:
 def read_document(path: Path, shown_as: str) -> Document:
     """Read a YAML mapping from `path`; errors call the file `shown_as`.
 
-    Raises ConfigError when the file is no UTF-8, no valid YAML, empty, not a mapping, or has the
-    same key twice (which YAML parsers accept silently, losing one of the two).
+    Raises ConfigError when the file is no UTF-8, and as `parse_document` does.
     """
+    return parse_document(read_text(path, shown_as), shown_as)
+
+
+def read_text(path: Path, shown_as: str) -> str:
+    """The text of a YAML file; raises ConfigError when it cannot be read or is no UTF-8."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(
@@ -75,6 +86,14 @@ def read_document(path: Path, shown_as: str) -> Document:
         raise ConfigError(
             [Problem(shown_as, f"cannot be read: {error.strerror}", "Check the file and its permissions.")]
         ) from None
+
+
+def parse_document(text: str, shown_as: str) -> Document:
+    """Read a YAML mapping from its text; errors call its file `shown_as`.
+
+    Raises ConfigError when the text is no valid YAML, empty, not a mapping, or has the same key twice
+    (which YAML parsers accept silently, losing one of the two).
+    """
     lines = tuple(text.splitlines())
     node = _compose(text, lines, shown_as)
     if node is None:

@@ -15,6 +15,9 @@ from orrery.config.errors import ConfigError, Problem
 ENVIRONMENT = "ORRERY_ENVIRONMENT"
 FILE = "orrery.env"
 _NAME = re.compile(r"[a-z0-9]+")
+# Airflow's settings, connections and variables, and what docker compose hands on under names of ours. What
+# Airflow tells a task about its run is not secret, and serves for comments on statements.
+_OF_AIRFLOW = re.compile(r"_?AIRFLOW(?!_CTX_)|ORRERY_\w*(PASSWORD|SECRET|KEY|TOKEN)$", re.IGNORECASE)
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
@@ -26,6 +29,11 @@ def environment() -> str:
             [Problem(ENVIRONMENT, f"{name!r} cannot be the name of an environment", "Use a-z and 0-9 only.")]
         )
     return name
+
+
+def is_of_airflow(variable: str) -> bool:
+    """Whether an environment variable is one of Airflow's own, which dbt must not see."""
+    return _OF_AIRFLOW.match(variable) is not None
 
 
 def named(name: str) -> str:

@@ -49,6 +49,16 @@ class ConfigError(OrreryError):
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
 
 
+def causes_of(errors: Iterable[OrreryError]) -> tuple[str, ...]:
+    """What is wrong, each cause once, however many errors name it."""
+    texts = (
+        str(cause)
+        for error in errors
+        for cause in (error.problems if isinstance(error, ConfigError) else (error,))
+    )
+    return tuple(dict.fromkeys(texts))
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that `name` was most likely meant to be, or None when nothing is near."""
     matches = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=0.6)

@@ -23,7 +23,9 @@ class Http(Block):
     """A call of a web service."""
 
     connection: str = Field(
-        min_length=1, description="The Airflow connection (type http) with host, login, password and headers."
+        min_length=1,
+        description="The Airflow connection (type http): host, login, password; its extra holds headers and "
+        "the options of Airflow's HttpHook, such as verify and proxies.",
     )
     endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field(
         "/", description="The path that is called."
@@ -32,11 +34,14 @@ class Http(Block):
     json_body: dict[str, Any] | None = Field(
         None, alias="json", description="What is sent; pipeline, run_id and exposure are added to it."
     )
-    timeout: Duration = Field(timedelta(minutes=1), description="How long the service may take to answer.")
+    timeout: Duration = Field(
+        timedelta(minutes=1),
+        description="How long the service may take to answer; by default what the connection says.",
+    )
 
 
 class HttpRun(Block):
-    """Calls a web service; an answer with a status of 400 or more fails the task."""
+    """Calls a web service; the task fails unless the answer has a status from 200 to 299."""
 
     http: Http
 

@@ -58,6 +58,8 @@ def _check_pattern(value: str) -> str:
             f"{value!r} is no pattern below the landing zone",
             "Write a path without a leading / and without .., such as transactions/*.csv",
         )
+    if any("**" in part and part != "**" for part in parts):
+        raise mistake(f"{value!r} is no pattern", "Let ** stand alone between slashes, such as in **/*.csv")
     return value
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from orrery.config.document import Document, Location, read_document
+from orrery.config.document import Document, Location, parse_document, read_text
 from orrery.config.environment import named
 from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
+from orrery.config.text import first_unfit
 from orrery.config.together import check_after, check_places
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,11 +24,12 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """A valid pipeline file: its name (the DAG id), its settings and its text with places."""
+    """A valid pipeline file: its name (the DAG id), its settings, its text, and the text with places."""
 
     name: str
     config: Pipeline
     document: Document = field(repr=False)
+    text: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_pipelines(project: Project) -> Pipelines:
                     ]
                 )
             seen[name] = shown
-            valid[name] = _load(path, name, shown)
+            valid[name] = load_text(read_text(path, shown), name, shown)
         except ConfigError as error:
             broken[name] = error
             valid.pop(name, None)
@@ -82,7 +83,11 @@ def load_pipelines(project: Project) -> Pipelines:
     return Pipelines(valid, broken)
 
 
-def _load(path: Path, name: str, shown: str) -> LoadedPipeline:
+def load_text(text: str, name: str, shown: str) -> LoadedPipeline:
+    """The pipeline `name` from the text of its file; raises ConfigError.
+
+    :param shown: what errors call the file
+    """
     if not _NAME.fullmatch(name):
         raise ConfigError(
             [
@@ -93,7 +98,8 @@ def _load(path: Path, name: str, shown: str) -> LoadedPipeline:
                 )
             ]
         )
-    document = read_document(path, shown)
+    document = parse_document(text, shown)
+    _check_characters(document)
     config = validate(Pipeline, document)
     unknown = [stage for stage in config.skip_stages if stage not in config.stage_names]
     if unknown:
@@ -108,7 +114,20 @@ def _load(path: Path, name: str, shown: str) -> LoadedPipeline:
                 for stage in unknown
             ]
         )
-    return LoadedPipeline(name, config, document)
+    return LoadedPipeline(name, config, document, text)
+
+
+def _check_characters(document: Document) -> None:
+    """Raise ConfigError for characters that Airflow's database cannot hold, which YAML writes as escapes."""
+    problems = [
+        document.problem(
+            location, f"the character U+{ord(found):04X} cannot be stored", "Remove it.", at_value=True
+        )
+        for location in document.values
+        if (found := first_unfit(document.at(location)))
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _item(document: Document, key: str, value: str) -> Location:

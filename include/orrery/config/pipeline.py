@@ -7,7 +7,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 from orrery.config.alerts import Alerts, Sla
 from orrery.config.block import Block, Names, mistake
@@ -42,7 +42,18 @@ class OnFiles(Block):
     on: Literal["files"] = Field(description="Run when files have arrived for a source of the pipeline.")
 
 
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: a date becomes text, as dbt's vars on a command line are."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.isoformat() if isinstance(value, date) else value
+
+
+Vars = Annotated[dict[str, JsonValue], BeforeValidator(_plain, json_schema_input_type=dict[str, Any])]
 TestsMode = Annotated[Literal["gate", "end", "off"], BeforeValidator(_off)]
+FreshnessMode = Annotated[Literal["check", "require", "off"], BeforeValidator(_off)]
 
 
 def _check_schedule(value: Any) -> Any:
@@ -98,9 +109,15 @@ class Pipeline(Block):
     selector: str | None = Field(
         None, description="The name of a selector in selectors.yml, instead of select."
     )
+    vars: Vars = Field(
+        default_factory=dict,
+        description="dbt's vars for all that the pipeline does, beginning with the selection of its nodes; a "
+        "run's own vars replace those of the same name.",
+    )
     stages: dict[str, Selections] = Field(
         default_factory=dict,
-        description="Stages of your own for models, seeds and snapshots: name to dbt node selection.",
+        description="Stages of your own for models, seeds, snapshots and functions: name to dbt node "
+        "selection.",
     )
     full_refresh: bool = Field(
         False,
@@ -121,6 +138,11 @@ class Pipeline(Block):
         "each task is one dbt process of its own, run by Cosmos; kubernetes: either of them in pods.",
     )
     kubernetes: DbtPods | None = Field(None, description="The pods of execute: kubernetes.")
+    freshness: FreshnessMode = Field(
+        "check",
+        description="check: sources with a freshness threshold are checked before they are read; require: "
+        "the same, and a source whose age dbt cannot tell is an error; off: no source is checked.",
+    )
     stale: Literal["fail", "skip", "warn"] = Field(
         "fail",
         description="What a source does that is older than its error_after. fail: it fails; skip: it is "

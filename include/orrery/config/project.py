@@ -27,7 +27,7 @@ class Project:
         Its orrery.env is read; raises ConfigError when that is broken.
         """
         configured = os.environ.get("ORRERY_PROJECT_DIR")
-        root = Path(configured) if configured else Path(__file__).resolve().parents[3]
+        root = Path(configured).expanduser().absolute() if configured else Path(__file__).resolve().parents[3]
         read_settings(root)
         return cls(root)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from orrery.config.block import Block, mistake
+from orrery.config.environment import environment
 from orrery.config.project import Project
 from orrery.config.stores import Place, check_place
 
@@ -26,7 +27,7 @@ class Publish(Block):
     to: Annotated[str, AfterValidator(check_place)] | None = Field(
         None,
         description="The folder or bucket that takes it, such as s3://my_aws@reports/booking; by default "
-        "published/<pipeline> in dbt's target folder.",
+        "published/<pipeline> in dbt's target folder. With ORRERY_ENVIRONMENT=prod, the folder prod in it.",
     )
     keep: int = Field(10, ge=1, description="How many runs are kept; older ones are deleted.")
 
@@ -40,5 +41,12 @@ class Publish(Block):
         return self
 
     def place(self, project: Project, pipeline: str) -> Place:
-        """Where the pipeline publishes to."""
-        return Place.parse(self.to or f"file://{project.target_dir.absolute()}/published/{pipeline}")
+        """Where the pipeline publishes to.
+
+        All environments read the same `to`, so each gets a folder of its own in it: they must not replace
+        each other's latest files or delete each other's runs. The default place has the pipeline's full name.
+        """
+        if self.to is None:
+            return Place.parse(f"file://{project.target_dir.absolute()}/published/{pipeline}")
+        place = Place.parse(self.to)
+        return place.below(environment()) if environment() else place

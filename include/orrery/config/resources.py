@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 SOURCE = "source"
-NODE_TYPES = ("seed", "model", "snapshot")
+# How the unique ids of hooks begin, and how dbt tags those at the start and at the end of a run.
+OPERATION = "operation"
+ON_RUN_START, ON_RUN_END = "on-run-start", "on-run-end"
+FUNCTION = "function"
+# What makes a table or a view.
+TABLE_TYPES = ("seed", "model", "snapshot")
+# What `dbt build` makes in the warehouse.
+NODE_TYPES = (*TABLE_TYPES, FUNCTION)
 TEST_TYPES = ("test", "unit_test")
 # What has rows.
-DATA_TYPES = (*NODE_TYPES, SOURCE)
+DATA_TYPES = (*TABLE_TYPES, SOURCE)
 
 
 def type_of(unique_id: str) -> str:
@@ -18,6 +25,7 @@ def type_of(unique_id: str) -> str:
 
 
 def owner_name(owner: Mapping[str, Any] | None, otherwise: str | None) -> str | None:
-    """What to call the owner of a group or of an exposure, or `otherwise`."""
+    """What to call the owner of a group or of an exposure, or `otherwise`; dbt takes lists of addresses."""
     known = owner or {}
-    return known.get("name") or known.get("email") or otherwise
+    told = known.get("name") or known.get("email") or otherwise
+    return ", ".join(map(str, told)) if isinstance(told, list) else told

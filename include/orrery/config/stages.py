@@ -12,6 +12,7 @@ TESTS = "tests"
 EXPOSURES = "exposures"
 PUBLISH = "publish"
 SEED = "seed"
+FUNCTION = "function"
 STAGING = "staging"
 SNAPSHOT = "snapshot"
 CORE = "core"
@@ -21,21 +22,24 @@ FINISHED = "finished"
 BUILD = "build"
 # The task outside of all stages that tells people how a run has ended.
 ALERT = "alert"
+# The stage of dbt's hooks, and its tasks.
+HOOKS = "hooks"
+HOOKS_START, HOOKS_END = f"{HOOKS}.on_run_start", f"{HOOKS}.on_run_end"
 # What no stage of nodes can be called.
-RESERVED = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES, PUBLISH, FINISHED, BUILD, ALERT)
+RESERVED = (INGEST, SOURCE_FRESHNESS, SOURCE_TESTS, TESTS, EXPOSURES, PUBLISH, FINISHED, BUILD, ALERT, HOOKS)
 # How the names of the tasks end that come before the one that loads big files: they cut them, and stage them.
 SPLIT = "__split"
 CHUNKS = "__chunks"
 STEPS = (SPLIT, CHUNKS)
 
-_FIRST = (INGEST, SEED, SOURCE_FRESHNESS, SOURCE_TESTS)
+_FIRST = (INGEST, SEED, FUNCTION, SOURCE_FRESHNESS, SOURCE_TESTS)
 _NODES = (STAGING, SNAPSHOT, CORE)
-_LAST = (TESTS, EXPOSURES, PUBLISH)
+_LAST = (TESTS, HOOKS, EXPOSURES, PUBLISH)
 
 
 def in_order(own: Iterable[str]) -> tuple[str, ...]:
     """Every stage of a pipeline that may have these of its own, in the order in which they are shown."""
-    added = (name for name in own if name not in (SEED, *_NODES))
+    added = (name for name in own if name not in (SEED, FUNCTION, *_NODES))
     return (*_FIRST, *added, *_NODES, *_LAST)
 
 

@@ -91,15 +91,19 @@ def split_pattern(uri: str) -> tuple[Place, str]:
 
     Without a wildcard the last part is the pattern. Raises ValueError.
     """
-    wildcard = _WILDCARDS.search(uri)
-    head = uri[: wildcard.start()] if wildcard else uri
-    folder, _, _ = head.rpartition("/")
+    folder, _, _ = without_wildcards(uri).rpartition("/")
     pattern = uri[len(folder) + 1 :]
     if not pattern or folder in ("s3:/", "gs:/", "file:/"):
         raise ValueError(f"{_without_secret(uri)!r} names no files")
     # file:///*.csv
     place = Place.parse(folder if folder != "file://" else "file:///")
     return place, pattern
+
+
+def without_wildcards(pattern: str) -> str:
+    """What is before the first wildcard of a pattern."""
+    wildcard = _WILDCARDS.search(pattern)
+    return pattern[: wildcard.start()] if wildcard else pattern
 
 
 def matching(pattern: str) -> Callable[[str], object]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
+from orrery.config.stages import BUILD
+from orrery.execute import build_tries
+from orrery.execute.channel import RELEASE
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, outcome, refusal
 from orrery.plan.model import PipelinePlan
@@ -26,7 +29,8 @@ class DbtBuildOperator(BaseOperator):
     """Runs dbt once for all nodes of a pipeline that wait for it, and ends their tasks.
 
     It fails only when dbt as a whole cannot run; a failed node fails its own task. A mistake in the
-    choices of the run fails it before anything else runs, and is not tried again.
+    choices of the run fails it before anything else runs, and is not tried again. The last of its tries
+    builds nothing (orrery.execute.build_tries).
 
     :param plan: the pipeline
     """
@@ -40,7 +44,30 @@ class DbtBuildOperator(BaseOperator):
         self._run: BuildRun | None = None
 
     def execute(self, context: Context) -> None:
-        """Build what waits; raises AirflowFailException for mistakes, which no retry mends."""
+        """Build what waits; raises AirflowFailException when no other try can help."""
+        if build_tries.is_closing(context["ti"]):
+            self._close(context)
+        try:
+            self._build(context)
+        except Exception as error:
+            mistake = isinstance(error, AirflowFailException)
+            if not (mistake or build_tries.is_last(context["ti"])):
+                raise
+            if self._run.gave_up if self._run else mistake:
+                raise AirflowFailException(str(error)) from error
+            # Nobody knows what has become of the nodes: the next try ends them.
+            raise AirflowException(str(error)) from error
+
+    def _close(self, context: Context) -> NoReturn:
+        """The last try that builds has not told its end: end what is left."""
+        number = build_tries.number_of(context["ti"])
+        reason = f"it has not come to its end in {number} tries; see their logs."
+        context["task_state_store"].set(RELEASE, {"reason": reason, "final": False})
+        told = f"The build has failed for good: {reason}"
+        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(told, status="error"))
+        raise AirflowFailException(told)
+
+    def _build(self, context: Context) -> None:
         try:
             options = RunOptions.from_context(context)
             from orrery.execute.build_run import BuildRun
@@ -54,7 +81,13 @@ class DbtBuildOperator(BaseOperator):
             raise AirflowException("The build was stopped; dbt's queries are cancelled.") from None
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "nothing to do"
         self.log.info("dbt build: %s", told)
-        context["ti"].xcom_push(key=RESULT_KEY, value=outcome(f"dbt build: {told}"))
+        warning = self._run.warnings.get(BUILD)
+        result = (
+            outcome(f"dbt build: {told}. {warning}", status="warn")
+            if warning
+            else outcome(f"dbt build: {told}")
+        )
+        context["ti"].xcom_push(key=RESULT_KEY, value=result)
         if self.plan.alerts is not None:
             context["ti"].xcom_push(key=WARNINGS_KEY, value=self._run.warnings)
 

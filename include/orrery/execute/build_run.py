@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,36 +12,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.config.stages import INGEST
+from orrery.execute.airflow_tasks import AirflowTasks
 from orrery.execute.assignment import Assignment
-from orrery.execute.channel import HELD, HOLD, RELEASE, NodeState, Update
+from orrery.execute.batches import Batches
+from orrery.execute.channel import RELEASE, NodeState, Try, Update
 from orrery.execute.elementary import why_absent
+from orrery.execute.grounds import DONE
+from orrery.execute.hidden import hidden_failure
+from orrery.execute.journal import Journal
+from orrery.execute.marker import due_markers
+from orrery.execute.memory import Memory
 from orrery.execute.node_log import NodeLogs
 from orrery.execute.options import SKIPPED_STAGE, RunOptions
 from orrery.execute.publisher import Publisher, Store
 from orrery.execute.reporter import Logs
 from orrery.execute.results import outcome
+from orrery.execute.rounds import Rounds
+from orrery.execute.run_folder import folder_of
+from orrery.execute.run_graph import FAILED, RunGraph
 from orrery.execute.tally import Tally
 from orrery.manifest.packages import ELEMENTARY
-from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan, TaskKind
 from orrery.plan.objects import check_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow.sdk import Context
 
-# States in which a task waits for a build.
-_WAITING = (None, "up_for_reschedule")
-_DONE = ("success", "skipped")
-# States in which a worker has a task, or will have it in a moment, and for how many seconds a build waits.
-_BUSY = ("scheduled", "queued", "running", "restarting")
-_SETTLE = 20.0
-_PAUSE = 0.5
-
-
-class NotConfiguredError(OrreryError):
-    """Airflow's task state store is not Orrery's."""
+# How much of an error the tasks that it ends show.
+_LONGEST = 500
 
 
 class Runner(Protocol):
@@ -52,11 +51,18 @@ class Runner(Protocol):
     def warnings(self) -> Mapping[str, str]:
         """What dbt warned of, by task."""
 
-    def begin(self) -> None:
-        """Get ready; raises OptionsError and DbtError before anything runs."""
+    def begin(self) -> RunGraph:
+        """Get ready; raises OptionsError and DbtError before anything runs. Returns the graph of this run."""
 
-    def run(self, tries: Mapping[str, int]) -> None:
-        """Run tasks, given by their ids with the numbers of their tries."""
+    @property
+    def batches(self) -> Batches:
+        """The batches of microbatch models of which some have failed."""
+
+    def run(self, tries: Mapping[str, Try]) -> None:
+        """Run tasks, given by their ids."""
+
+    def end(self, hidden: str | None = None) -> None:
+        """All nodes have ended: run what comes after them; `hidden` as for DbtRun.end."""
 
     def stop(self) -> None:
         """Dbt is about to be interrupted."""
@@ -84,14 +90,15 @@ class BuildRun:
         self._plan, self._options, self._make_runner = plan, options, make_runner
         self._context = context
         self._ti: Any = context["ti"]
-        self._assignment = Assignment.of(plan, options, self._ti)
-        self._tasks = self._assignment.built
-        self._descent = Descent(plan.tasks)
         self._store: Store = context["task_state_store"]
+        self._memory = Memory(self._store)
+        self._assignment = Assignment.of(plan, options, self._ti, **self._memory.known)
         self._logs = NodeLogs(self._ti, context.get("logical_date"))
-        self._publisher: Publisher
         self._tally: Tally
+        self._airflow: AirflowTasks
         self._runner: Runner | None = None
+        # Whether the build has said that it does not reach its end, and Airflow has heard it.
+        self.gave_up = False
 
     def stop(self) -> None:
         """Say that the build is about to be interrupted: what dbt then cancels has not failed."""
@@ -105,104 +112,98 @@ class BuildRun:
 
     def execute(self) -> Counter[str]:
         """Build; raises OptionsError, DbtError, NotConfiguredError before anything runs."""
+        project = Project.find()
         if self._options.uri:
             works = [task.work for task in self._plan.tasks.values() if task.work and task.stage == INGEST]
-            check_object(works, self._options.uri, Project.find())
-        self._publisher = Publisher(self._store, lost=_stop_this_process)
-        tally = self._tally = Tally(self._publisher)
+            check_object(works, self._options.uri, project)
+        publisher = Publisher(self._store, lost=_stop_this_process)
+        journal = Journal(folder_of(project, self._ti.dag_id, self._ti.run_id), publisher)
+        tally = self._tally = Tally(journal)
+        self._airflow = AirflowTasks(self._ti, self._store, publisher)
         runner = self._runner = self._make_runner(self._assignment, tally, self._logs, self._context)
         try:
-            runner.begin()
-            waiting = list(self._tasks)
-            while waiting and (tries := self._hold(waiting)):
-                runner.run(tries)
-                waiting = self._ready()
-            self._finish_markers()
-            self._skip_publishing()
-        except BaseException:
-            self._publisher.close()
-            # Airflow may have forgotten this try; then the next one takes the tasks over.
-            with suppress(Exception):
-                self._store.set(RELEASE, {})
+            graph = runner.begin()
+            self._run(runner, graph, journal)
+            counts = self._finish(graph)
+        except BaseException as error:
+            publisher.close()
+            self._give_up(error)
             runner.close()
             raise
-        self._publisher.close()
+        publisher.close()
+        journal.clear()
         runner.close()
         self._logs.upload()
-        return Counter(str(state) for state in tally.ended.values())
+        return counts
 
-    def _hold(self, waiting: list[str]) -> dict[str, int]:
-        """Take the tasks on which nobody else works; the others have ended or run on workers.
+    def _run(self, runner: Runner, graph: RunGraph, journal: Journal) -> None:
+        """Run what waits, and the hooks around it."""
+        built = self._assignment.built
+        hooks = [task_id for task_id, task in built.items() if task.kind is TaskKind.HOOK]
+        rounds = Rounds(self._airflow, graph, built.keys() - set(hooks), self._tally, journal)
+        around: dict[str, Try] | None = None
+        while tries := rounds.next():
+            if around is None:
+                # A new command of dbt runs hooks, also those that have run with an earlier one.
+                around = self._airflow.hold(hooks, graph, again=True)
+                tries |= around
+            runner.run(tries)
+            self._memory.remember(runner.batches)
+        if around is None and (around := self._airflow.hold(hooks, graph)):
+            runner.run(around)
+        runner.end(hidden_failure(self._plan.tasks, self._airflow.states(), self._tally.ended))
 
-        Returns what is to be run, with the numbers of the tries. A worker may be about to ask for a node on
-        which tasks of this build depend, or to fail it: that takes a moment, which the build waits. What is
-        still not to be run then, is given back.
+    def _give_up(self, error: BaseException) -> None:
+        """Say that this try does not reach its end, and whether another one could help."""
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = "it was stopped." if stopped else str(error) or type(error).__name__
+        # Airflow may have forgotten this try; then the next one takes the tasks over.
+        with suppress(Exception):
+            self._store.set(RELEASE, {"reason": reason[:_LONGEST], "final": isinstance(error, OrreryError)})
+            self.gave_up = True
+
+    def _finish(self, graph: RunGraph) -> Counter[str]:
+        """End what only waits for the nodes; returns how many of these ended in which state.
+
+        Points that only wait end here, so that the scheduler need not go through them one by one, and so do
+        tasks with nothing to publish: of a worker's task Airflow notices that seconds late.
         """
-        deadline = time.monotonic() + _SETTLE
-        while True:
-            held = self._take(waiting)
-            states = self._states()
-            runnable = self._descent.runnable(held.keys(), states, _DONE)
-            busy = {tid for tid in self._tasks if tid not in held and states.get(tid) in _BUSY}
-            early = held.keys() - runnable
-            if not early or not busy or time.monotonic() > deadline:
-                break
-            time.sleep(_PAUSE)
-        for task_id in early:
-            self._tally.release(task_id)
-        return {task_id: number for task_id, number in held.items() if task_id in runnable}
+        states = self._airflow.states()
+        due, left = due_markers(self._plan.tasks, states), self._nothing_to_publish()
+        ended = Counter(str(state) for state in self._outcomes(states))
+        held = self._airflow.hold([*due, *left], graph) if due or left else {}
+        moment = datetime.now(UTC).isoformat()
+        for task_id in due:
+            if task_id in held:
+                self._tally.add(Update(task_id, NodeState.SUCCESS, start=moment, end=moment))
+        for task_id, reason in left.items():
+            if task_id in held:
+                result = outcome(reason, status="skipped")
+                self._tally.add(
+                    Update(task_id, NodeState.SKIPPED, start=moment, end=moment, result=result, note=reason)
+                )
+        return ended
 
-    def _take(self, waiting: list[str]) -> dict[str, int]:
-        """Take tasks; returns those that the build has now, with the numbers of their next tries."""
-        self._publisher.flush()
-        self._store.set(HOLD, {"tasks": waiting, "host": self._ti.hostname or "", "pid": os.getpid()})
-        held: dict[str, int] | None = self._store.get(HELD)
-        if held is None:
-            raise NotConfiguredError(
-                "Airflow's api-server does not know how to end the tasks of a build.\n"
-                "  Set AIRFLOW__STATE_STORE__BACKEND=orrery.execute.state_store.NodeStateStore for it, or "
-                "execute: per_model in the pipeline's file."
-            )
-        return held
+    def _outcomes(self, states: Mapping[str, str | None]) -> Iterator[str]:
+        """The states in which tasks have ended here, as Airflow has accepted them."""
+        for task_id, told in self._tally.ended.items():
+            # A worker is about to fail it.
+            failed = told is NodeState.FAILED and states.get(task_id) in ("scheduled", "queued", "running")
+            state = told.value if failed else states.get(task_id)
+            if state in DONE | FAILED:
+                yield str(state)
 
-    def _ready(self) -> list[str]:
-        """Tasks that were cleared while the build was at work, or that wait for no failed task after all."""
-        self._publisher.flush()
-        states = self._states()
-        waiting = {tid for tid in self._tasks if states.get(tid) in _WAITING and self._tally.is_open(tid)}
-        return list(self._descent.runnable(waiting, states, _DONE))
-
-    def _states(self) -> dict[str, str | None]:
-        """The states of the tasks of the run, as Airflow has them."""
-        run_id = self._ti.run_id
-        states: dict[str, str | None] = self._ti.get_task_states(
-            dag_id=self._ti.dag_id, run_ids=[run_id]
-        ).get(run_id, {})
-        return states
-
-    def _finish_markers(self) -> None:
-        """End the points that only wait, so that the scheduler need not go through them one by one."""
-        self._publisher.flush()
-        states = self._states()
-        now = datetime.now(UTC).isoformat()
-        markers = [task_id for task_id, task in self._plan.tasks.items() if task.kind is TaskKind.MARKER]
-        waiting = {task_id for task_id in markers if states.get(task_id) is None}
-        for task_id in self._descent.runnable(waiting, states, _DONE):
-            self._publisher.add(Update(task_id, NodeState.SUCCESS, start=now, end=now))
-
-    def _skip_publishing(self) -> None:
-        """Skip tasks with nothing to publish: of a worker's task Airflow notices that seconds late."""
+    def _nothing_to_publish(self) -> dict[str, str]:
+        """Tasks with nothing to publish, each with the reason."""
         absent = why_absent(Project.find())
-        now = datetime.now(UTC).isoformat()
+        left: dict[str, str] = {}
         for task_id, task in self._plan.tasks.items():
             if task.kind is not TaskKind.PUBLISH:
                 continue
-            left = SKIPPED_STAGE.format(task.stage) if task.stage in self._options.skip_stages else None
-            if reason := left or (absent if task.name == ELEMENTARY else None):
-                result = outcome(reason, status="skipped")
-                self._publisher.add(
-                    Update(task_id, NodeState.SKIPPED, start=now, end=now, result=result, note=reason)
-                )
+            skipped = SKIPPED_STAGE.format(task.stage) if task.stage in self._options.skip_stages else None
+            if reason := skipped or (absent if task.name == ELEMENTARY else None):
+                left[task_id] = reason
+        return left
 
 
 def _stop_this_process() -> None:

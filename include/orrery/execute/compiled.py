@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from orrery.manifest.known_secrets import conceal
+
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 def compiled_sql(manifest: Manifest, uids: Sequence[str]) -> str:
     """The compiled SQL of the nodes; of several, each under its name."""
     codes = {uid: getattr(_node(manifest, uid), "compiled_code", None) for uid in uids}
-    found = {uid: str(code).strip() for uid, code in codes.items() if code}
+    found = {uid: conceal(str(code)).strip() for uid, code in codes.items() if code}
     if len(found) == 1:
         return next(iter(found.values()))
     return "\n\n".join(f"-- {uid.split('.')[2]}\n{code}" for uid, code in found.items())
@@ -25,4 +27,4 @@ def compiled_paths(manifest: Manifest, uids: Sequence[str]) -> list[str]:
 
 
 def _node(manifest: Manifest, uid: str) -> Any:
-    return manifest.nodes.get(uid)
+    return manifest.nodes.get(uid) or manifest.functions.get(uid)

@@ -1,32 +1,41 @@
-"""dbt's commands for the tasks of a build, in this process."""
+"""dbt's part of a build: which commands run which tasks, in this process."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from orrery.config.project import Project
-from orrery.config.stages import TESTS
+from orrery.config.resources import ON_RUN_END, ON_RUN_START
+from orrery.config.stages import BUILD, HOOKS_END, HOOKS_START, TESTS
 from orrery.execute import run_folder
 from orrery.execute.assignment import Assignment
-from orrery.execute.collector import Collector, Line
+from orrery.execute.batches import Batches
+from orrery.execute.channel import Try
+from orrery.execute.commands import Commands
+from orrery.execute.dbt_graph import graph_of
 from orrery.execute.elementary import make_tables, run_environment
 from orrery.execute.hooks import Hooks
+from orrery.execute.invocation import Invocation, now
 from orrery.execute.ledger import Ledger
 from orrery.execute.narrow import left_out
 from orrery.execute.reporter import Logs, Reporter
-from orrery.execute.results import read_results
+from orrery.execute.results import UNKNOWN
+from orrery.execute.run_graph import RunGraph
 from orrery.execute.tally import Tally
+from orrery.execute.unit_tests import tests_apart
+from orrery.execute.unplanned import unplanned
 from orrery.manifest.dbt import Dbt
+from orrery.manifest.makers import parents_by_makers
 from orrery.manifest.packages import has_elementary
-from orrery.plan.descent import Descent
 from orrery.plan.model import TaskKind, TaskPlan
 
 log = logging.getLogger(__name__)
 
-_LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
-_UNKNOWN = "dbt has no such node in this run: it was removed, or it is disabled with these vars."
+_UNTOLD = "dbt has ended without a word about it."
 
 
 class DbtRun:
@@ -38,48 +47,78 @@ class DbtRun:
 
     def __init__(self, assignment: Assignment, tally: Tally, logs: Logs) -> None:
         self._assignment, self._tally, self._logs = assignment, tally, logs
-        options = assignment.options
-        self._threads = {"threads": options.threads} if options.threads else {}
-        self._descent = Descent(assignment.tasks)
         project = Project.find()
         self._folder = run_folder.prepare(project, assignment.dag_id, assignment.run_id)
         self._elementary = assignment.elementary and has_elementary(project)
         self._dbt = Dbt(
             project,
             target_dir=self._folder,
-            variables=options.variables,
+            variables=assignment.options.variables,
             environment=run_environment(assignment, results=self._elementary),
         )
-        self._ledger = Ledger(assignment.dag_id, assignment.run_id, self._dbt, self._folder)
+        self._ledger = Ledger(
+            assignment.dag_id, assignment.run_id, self._dbt, self._folder, assignment.options.choices
+        )
         self._hooks = Hooks(self._dbt, elementary=self._elementary)
-        self._reporter: Reporter | None = None
+        self._reporter: Reporter
+        self._graph: RunGraph
+        self._invocation: Invocation
+        self._commands: Commands
+        # Whether a command has built something, or tried to.
         self._begun = False
+        self._unplanned = ""
 
     @property
     def warnings(self) -> dict[str, str]:
-        """What dbt warned of, by task."""
-        return self._reporter.warnings if self._reporter else {}
+        """What dbt warned of, by task, and what is to be said of the build itself."""
+        own = {BUILD: self._unplanned} if self._unplanned else {}
+        return own | self._reporter.warnings
 
-    def begin(self) -> None:
-        """Get ready; raises OptionsError and DbtError before anything runs."""
-        left = left_out(self._assignment.built.values(), self._assignment.options, self._dbt)
+    @property
+    def batches(self) -> Batches:
+        """The batches of microbatch models of which some have failed and some have not."""
+        return self._invocation.batches
+
+    def begin(self) -> RunGraph:
+        """Get ready; raises OptionsError and DbtError before anything runs.
+
+        Returns the order in which dbt would run the tasks in this invocation.
+        """
+        assignment, manifest = self._assignment, self._dbt.manifest
+        selectable = [task for task in assignment.built.values() if task.kind is not TaskKind.HOOK]
+        left = left_out(selectable, assignment.options, self._dbt)
+        self._unplanned = unplanned(assignment, self._dbt)
+        if self._unplanned:
+            log.warning(self._unplanned)
         if self._elementary:
             self._hooks.choose(builds=False)
             make_tables(self._dbt)
+        began = datetime.fromisoformat(assignment.began) if assignment.began else now()
+        self._invocation = Invocation(_makers(manifest), began, dict(assignment.batches))
+        self._graph = graph_of(manifest, assignment.tasks, self._invocation, gate=assignment.tests == "gate")
         self._reporter = Reporter(
             self._tally,
             logs=self._logs,
             dbt=self._dbt,
             ledger=self._ledger,
-            descent=self._descent,
+            graph=self._graph,
             left=left,
-            stale=self._assignment.stale,
-            most=self._assignment.max_field_length,
+            stale=assignment.stale,
+            most=assignment.max_field_length,
         )
+        self._commands = Commands(
+            self._dbt,
+            self._invocation,
+            self._hooks,
+            self._reporter,
+            assignment=assignment,
+            folder=self._folder,
+        )
+        return self._graph
 
     def stop(self) -> None:
         """Say that dbt is about to be interrupted: what it then cancels has not failed."""
-        if self._reporter is not None:
+        if hasattr(self, "_reporter"):
             self._reporter.stopping = True
 
     def close(self) -> None:
@@ -87,118 +126,130 @@ class DbtRun:
         self._ledger.write()
         run_folder.tidy(self._folder)
 
-    def run(self, tries: Mapping[str, int]) -> None:
-        """Run tasks, given by their ids with the numbers of their tries.
+    def run(self, tries: Mapping[str, Try]) -> None:
+        """Run tasks, given by their ids with their tries.
 
-        Sources are checked as soon as what fills them is done; then comes the rest, at once.
+        Sources are checked as soon as what fills them is done; then comes the rest, at once. Hooks at the
+        start run before all that, those at the end in `end`.
         """
-        assert self._reporter is not None
         reporter = self._reporter
         reporter.tries |= tries
-        remaining = {task_id: task for task_id, task in self._assignment.tasks.items() if task_id in tries}
+        remaining = self._known(
+            task
+            for task in self._assignment.built.values()
+            if task.task_id in tries and task.kind is not TaskKind.HOOK
+        )
         while True:
-            self._settle(remaining, reporter)
+            self._settle(remaining)
             checks = [task for task in remaining.values() if task.kind is TaskKind.FRESHNESS]
             if not checks:
                 break
             unchecked = {task.task_id for task in checks}
-            before = {tid for check in unchecked for tid in self._descent.ancestors(check)} & set(remaining)
-            ready = [task for task in checks if before.isdisjoint(self._descent.ancestors(task.task_id))]
+            before = self._graph.ancestors(unchecked) & set(remaining)
+            ready = [task for task in checks if before.isdisjoint(self._graph.ancestors([task.task_id]))]
             makers = [
                 remaining[tid]
                 for tid in before - unchecked
-                if unchecked.isdisjoint(self._descent.ancestors(tid))
+                if unchecked.isdisjoint(self._graph.ancestors([tid]))
             ]
             if ready:
-                self._check_freshness(ready, reporter)
+                self._commands.freshness(ready)
+                self._finish(ready)
             else:
-                self._build(makers, remaining, reporter)
+                self._build(makers)
             for task in ready or makers:
                 del remaining[task.task_id]
         if self._assignment.tests == "end":
             # A failed test holds nothing back here, so the tests come in a command of their own.
             tests = {tid: task for tid, task in remaining.items() if task.stage == TESTS}
-            nodes = {tid: task for tid, task in remaining.items() if tid not in tests}
-            self._build(nodes.values(), remaining, reporter)
-            self._settle(tests, reporter)
-            self._build(tests.values(), tests, reporter)
+            self._build(task for tid, task in remaining.items() if tid not in tests)
+            self._settle(tests)
+            self._build(tests.values())
         else:
-            self._build(remaining.values(), remaining, reporter)
+            self._build(remaining.values())
         reporter.settle_left(())
 
-    @staticmethod
-    def _settle(remaining: dict[str, TaskPlan], reporter: Reporter) -> None:
+    def end(self, hidden: str | None = None) -> None:
+        """Run the hooks at the end of a run, with the results of all that has run; raises DbtError.
+
+        :param hidden: a failure that no last task of the DAG shows, in words: then the hooks' task shows it
+        """
+        reporter, tasks = self._reporter, self._assignment.tasks
+        reporter.hidden = hidden or self._commands.broken
+        start, end = (self._hook_task(tid, when) for tid, when in _MOMENTS.items())
+        # Somebody wants them again; in the first try there was just nothing to build.
+        alone = all(
+            tasks[tid].kind is TaskKind.HOOK and each.number > 1 for tid, each in reporter.tries.items()
+        )
+        first = alone and start is not None and bool(start.nodes)
+        wanted = end is not None if alone else self._begun
+        last = wanted and bool(self._hooks.due(ON_RUN_END)) and not self._commands.broken
+        if first or last:
+            due = [task for task, runs in ((start, first), (end, last)) if task and runs]
+            self._commands.hooks(due, first=first, last=last)
+        reporter.end_hooks([tid for tid, when in _MOMENTS.items() if not self._hooks.due(when)])
+
+    def _known(self, tasks: Iterable[TaskPlan]) -> dict[str, TaskPlan]:
+        """The tasks by their ids, with those of their nodes that dbt has in this run."""
+        known: dict[str, TaskPlan] = {}
+        for task in tasks:
+            nodes = tuple(uid for uid in task.nodes if self._dbt.knows(uid))
+            if not nodes:
+                # The project is not the one that the DAG was made from, or not with these vars.
+                self._reporter.left.setdefault(task.task_id, UNKNOWN)
+            known[task.task_id] = replace(task, nodes=nodes)
+        return known
+
+    def _hook_task(self, task_id: str, when: str) -> TaskPlan | None:
+        """The task of hooks, with those that this run has, if the build has the task."""
+        task = self._assignment.tasks.get(task_id)
+        return (
+            replace(task, nodes=self._hooks.due(when)) if task and task_id in self._reporter.tries else None
+        )
+
+    def _settle(self, remaining: dict[str, TaskPlan]) -> None:
         """Take out what is not to be run: what the run leaves out, and what descends from a failed task."""
+        reporter = self._reporter
         for task_id in reporter.left.keys() & remaining.keys():
             del remaining[task_id]
         for task_id in reporter.barred() & remaining.keys():
             del remaining[task_id]
-            reporter.release(task_id)
+            reporter.hold_back(task_id)
         reporter.settle_left(remaining)
 
-    def _build(
-        self, tasks: Iterable[TaskPlan], remaining: Mapping[str, TaskPlan], reporter: Reporter
-    ) -> None:
-        tasks = list(tasks)
+    def _build(self, tasks: Iterable[TaskPlan]) -> None:
+        todo = {task.task_id: task for task in tasks}
+        apart = tests_apart(todo, self._dbt.manifest)
+        built = {task_id: task for task_id, task in todo.items() if task_id not in apart}
+        self._command("build", built)
+        self._settle(apart)
+        self._command("test", apart)
+
+    def _command(self, command: str, tasks: Mapping[str, TaskPlan]) -> None:
         if not tasks:
             return
-        chosen = {"first": not self._begun, "last": len(tasks) == len(remaining)}
-        self._begun = True
-        while error := self._build_once(tasks, reporter, **chosen):
-            ended = sum(task.task_id in self._tally.ended for task in tasks)
-            if not self._hooks.forgive(error, begun=ended > 0, ended=ended == len(tasks)):
-                raise error
-            if ended:
-                break
-        self._keep_results()
-        self._finish(tasks, reporter)
-
-    def _build_once(
-        self, tasks: list[TaskPlan], reporter: Reporter, *, first: bool, last: bool
-    ) -> BaseException | None:
-        """One command of dbt; returns the error that has ended it before its time."""
-        self._hooks.choose(first=first, last=last)
-        return self._dbt.run(
-            ["build"],
-            Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell),
-            **self._dbt.exactly(uid for task in tasks for uid in task.nodes),
-            **({"full_refresh": True} if self._assignment.options.full_refresh else {}),
-            **self._threads,
-        ).exception
-
-    def _keep_results(self) -> None:
-        """Keep dbt's results where they are to be published; the next command overwrites them."""
-        if self._assignment.keep_results:
-            run_folder.keep_results(self._folder, self._folder)
-
-    def _check_freshness(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
-        collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
-        self._hooks.choose(builds=False)
-        result = self._dbt.run(
-            ["source", "freshness"],
-            collector,
-            select=tuple(selector for task in tasks for selector in task.select),
-            **self._threads,
+        first, self._begun = not self._begun, True
+        hook = self._hook_task(HOOKS_START, ON_RUN_START) if first else None
+        self._commands.nodes(
+            command,
+            tasks.values(),
+            hook if hook and hook.nodes else None,
+            lambda: len(tasks.keys() & self._tally.ended.keys()),
+            first=first,
         )
-        if result.exception is not None:
-            raise result.exception
-        collector.finish(read_results(self._folder))
-        self._keep_results()
-        self._finish(tasks, reporter)
+        self._finish(tasks.values())
 
-    def _finish(self, tasks: list[TaskPlan], reporter: Reporter) -> None:
-        """Say what becomes of tasks of which dbt has not told the end."""
-        manifest: Any = self._dbt.manifest
+    def _finish(self, tasks: Iterable[TaskPlan]) -> None:
+        """Say of tasks of which dbt has not told the end that it has not."""
         for task in tasks:
-            given_back = self._tally.was_released(task.task_id) and task.task_id not in reporter.running
-            if task.task_id in self._tally.ended or given_back:
-                continue
-            if any(uid in manifest.nodes or uid in manifest.sources for uid in task.nodes):
-                reporter.release(task.task_id)
-            else:
-                # The project is not the one that the DAG was made from, or not with these vars.
-                reporter.left[task.task_id] = _UNKNOWN
+            if task.task_id not in self._tally.ended.keys() | self._tally.held_back.keys():
+                self._reporter.hold_back(task.task_id, _UNTOLD)
 
 
-def _tell(line: Line) -> None:
-    log.log(_LEVELS.get(line.level, logging.INFO), "%s", line.text)
+_MOMENTS = {HOOKS_START: ON_RUN_START, HOOKS_END: ON_RUN_END}
+
+
+def _makers(manifest: Any) -> Mapping[str, list[str]]:
+    """What nodes wait for because it makes a source that they read, by their unique ids."""
+    readers = {**manifest.nodes, **manifest.unit_tests, **manifest.functions}
+    return parents_by_makers(readers, manifest.sources, str(manifest.metadata.adapter_type))

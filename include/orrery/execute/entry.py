@@ -30,7 +30,11 @@ def check_choices(task: Any, context: Context) -> RunOptions:
         options = RunOptions.from_context(context)
         reason = reason_to_skip(task, options)
         if options.uri and (dag := task.get_dag()):
-            works = [other.work for other in dag.tasks if getattr(other, "stage", None) == INGEST]
+            works = [
+                other.work
+                for other in dag.tasks
+                if getattr(other, "stage", None) == INGEST and hasattr(other, "work")
+            ]
             check_object(works, options.uri, Project.find())
     except OrreryError as error:
         context["ti"].xcom_push(key=RESULT_KEY, value=refusal(error))

@@ -6,13 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from statistics import median
 
-from orrery.config.resources import TEST_TYPES
+from orrery.config.resources import SOURCE, TEST_TYPES
 from orrery.execute.node_runs import NodeRun
 
-# A node is slower when it takes that many times the median of the earlier runs, and that much longer.
+# What is usual takes so many earlier runs that are like the last one; with fewer there is nothing to say.
+FEWEST = 5
+# A figure is unusual if it is that many times the median (or less than that part of it), and further from the
+# median than that many times the median distance: rows of an incremental model vary by nature.
 FACTOR = 2
+SPREAD = 5
+# And a node is slower only if it took that much longer.
 SECONDS = 1.0
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Only what ran to its end tells how long it takes and how many rows it has.
@@ -22,11 +28,50 @@ _FAILED = ("fail", "error")
 
 
 @dataclass(frozen=True)
+class Usual:
+    """What a figure was in so many earlier runs: its median, and the median distance from that."""
+
+    median: float
+    distance: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Usual | None:
+        """What is usual, or None where there are fewer values than FEWEST."""
+        if len(values) < FEWEST:
+            return None
+        middle = median(values)
+        return cls(middle, median(abs(value - middle) for value in values), len(values))
+
+    def is_more(self, value: float) -> bool:
+        """Whether it is unusually much."""
+        return value > self.median + SPREAD * self.distance and value >= FACTOR * self.median
+
+    def is_less(self, value: float) -> bool:
+        """Whether it is unusually little."""
+        return value < self.median - SPREAD * self.distance and FACTOR * value <= self.median
+
+
+@dataclass(frozen=True)
 class Run:
     """One DAG run, with at least one node that began."""
 
     run_id: str
     nodes: tuple[NodeRun, ...]
+
+    @property
+    def choices(self) -> str:
+        """What whoever started the run has chosen (RunOptions.choices); empty for a run as scheduled."""
+        return self.nodes[0].choices
+
+    @property
+    def whole(self) -> bool:
+        """Whether each node ran once: nothing was held back by a failure, and nothing was repeated."""
+        return all(
+            node.try_number == 1 and node.status in (*RAN, "fail")
+            for node in self.nodes
+            if node.resource_type != SOURCE
+        )
 
     @property
     def started_at(self) -> datetime:
@@ -56,17 +101,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of a node of the last run, and its median in so many earlier runs."""
+    """A figure of a node of the last run, and what it was before."""
 
     node: NodeRun
     now: float
-    before: float
-    runs: int
+    usual: Usual
 
 
 @dataclass(frozen=True)
 class Flaky:
-    """A test, and in how many runs it failed and passed."""
+    """A test that changed its mind more than once, and in how many runs it failed and passed."""
 
     node: NodeRun
     failed: int
@@ -93,44 +137,75 @@ def slowest(run: Run, most: int = 10) -> list[Share]:
     return [Share(node, node.seconds / total) for node in nodes[:most]]
 
 
+def earlier(runs: Sequence[Run]) -> list[Run]:
+    """The runs before the last one that were made with the same choices, and so do the same work."""
+    return [run for run in runs[:-1] if run.choices == runs[-1].choices]
+
+
+def usual_seconds(runs: Sequence[Run]) -> Usual | None:
+    """How long runs like the last one take."""
+    return Usual.of([run.seconds for run in earlier(runs) if run.whole])
+
+
+def usual_figures(runs: Sequence[Run], figure: str) -> dict[str, Usual]:
+    """What a figure of each node is in runs like the last one, by unique id.
+
+    :param figure: an attribute of NodeRun
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for run in earlier(runs):
+        for uid, (_, value) in _figures(run, figure).items():
+            found[uid].append(value)
+    return {uid: usual for uid, values in found.items() if (usual := Usual.of(values))}
+
+
+def changes(runs: Sequence[Run], figure: str) -> list[Change]:
+    """A figure of all nodes of the last run that have it, and of which it is known what is usual."""
+    usual = usual_figures(runs, figure)
+    return [
+        Change(node, value, usual[uid])
+        for run in runs[-1:]
+        for uid, (node, value) in _figures(run, figure).items()
+        if uid in usual
+    ]
+
+
 def regressions(runs: Sequence[Run]) -> list[Change]:
     """Nodes of the last run that took much longer than before, the worst first."""
-    changes = [
+    found = [
         change
-        for change in _changes(runs, "seconds")
-        if change.now >= FACTOR * change.before and change.now - change.before >= SECONDS
+        for change in changes(runs, "seconds")
+        if change.usual.is_more(change.now) and change.now - change.usual.median >= SECONDS
     ]
-    return sorted(changes, key=lambda change: change.before - change.now)
+    return sorted(found, key=lambda change: change.usual.median - change.now)
 
 
 def row_changes(runs: Sequence[Run]) -> list[Change]:
-    """Nodes of the last run with at most half, or at least twice, as many rows as before; by name."""
-    changes = [
+    """Nodes of the last run with many more or many fewer rows than before; by name."""
+    found = [
         change
-        for change in _changes(runs, "rows_affected")
-        if change.now != change.before
-        and (change.now >= FACTOR * change.before or FACTOR * change.now <= change.before)
+        for change in changes(runs, "rows_affected")
+        if change.usual.is_more(change.now) or change.usual.is_less(change.now)
     ]
-    return sorted(changes, key=lambda change: change.node.name)
+    return sorted(found, key=lambda change: change.node.name)
 
 
 def flaky(runs: Sequence[Run]) -> list[Flaky]:
-    """Tests that failed in some runs and passed in others, the most undecided first."""
+    """Tests that went from passing to failing and back, or the other way round; the most undecided first.
+
+    One that fails since some run, or passes since it was fixed, has changed once: it is not flaky.
+    """
     tests: dict[str, list[NodeRun]] = defaultdict(list)
     for run in runs:
         for node in run.nodes:
-            if node.resource_type in TEST_TYPES:
+            if node.resource_type in TEST_TYPES and node.status in (*_PASSED, *_FAILED):
                 tests[node.unique_id].append(node)
-    found = [
-        Flaky(
-            nodes[-1],
-            failed=sum(node.status in _FAILED for node in nodes),
-            passed=sum(node.status in _PASSED for node in nodes),
-        )
-        for nodes in tests.values()
-    ]
-    undecided = [test for test in found if test.failed and test.passed]
-    return sorted(undecided, key=lambda test: (-min(test.failed, test.passed), test.node.name))
+    found = []
+    for nodes in tests.values():
+        failed = [node.status in _FAILED for node in nodes]
+        if sum(before != after for before, after in pairwise(failed)) > 1:
+            found.append(Flaky(nodes[-1], sum(failed), len(failed) - sum(failed)))
+    return sorted(found, key=lambda test: (-min(test.failed, test.passed), test.node.name))
 
 
 def blocks(values: Sequence[float]) -> str:
@@ -140,23 +215,13 @@ def blocks(values: Sequence[float]) -> str:
     return "".join(_BLOCKS[round(value / top * last)] for value in values)
 
 
-def _changes(runs: Sequence[Run], figure: str) -> list[Change]:
-    """A figure of all nodes of the last run that have it, and had it before."""
-    before: dict[str, list[float]] = defaultdict(list)
-    for run in runs[:-1]:
-        for uid, (_, value) in _figures(run, figure).items():
-            before[uid].append(value)
-    return [
-        Change(node, value, median(before[uid]), len(before[uid]))
-        for run in runs[-1:]
-        for uid, (node, value) in _figures(run, figure).items()
-        if uid in before
-    ]
-
-
 def _figures(run: Run, figure: str) -> dict[str, tuple[NodeRun, float]]:
+    """A figure of the nodes that ran to their end, by unique id.
+
+    A repeated node is left out: it may have found its work done already, and has run beside fewer others.
+    """
     return {
         node.unique_id: (node, getattr(node, figure))
         for node in run.nodes
-        if node.status in RAN and getattr(node, figure) is not None
+        if node.status in RAN and node.try_number == 1 and getattr(node, figure) is not None
     }

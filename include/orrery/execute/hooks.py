@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from orrery.config.resources import ON_RUN_END, ON_RUN_START, OPERATION, type_of
 from orrery.execute.elementary import is_to_blame, warn
 from orrery.manifest.dbt import Dbt
 from orrery.manifest.packages import ELEMENTARY, RESULTS
@@ -13,16 +14,29 @@ from orrery.manifest.packages import ELEMENTARY, RESULTS
 class Hooks:
     """Chooses which hooks run with the next command.
 
-    Those of the project and of its packages run once, before the first and after the last command of a
-    build. Those of Elementary belong to each command that builds: they collect its results, which no other
-    command knows.
+    Those of the project and of its packages run once: before the first command that builds, and, when all
+    nodes have ended, in a command of their own. Those of Elementary belong to each command that builds: they
+    collect its results, which no other command knows.
 
     :param elementary: whether Elementary's run at all
     """
 
     def __init__(self, dbt: Dbt, *, elementary: bool) -> None:
         self._dbt, self._elementary = dbt, elementary
-        self._all: dict[str, Any] | None = None
+        self._known: dict[str, Any] | None = None
+
+    @property
+    def _all(self) -> dict[str, Any]:
+        if self._known is None:
+            nodes: Any = self._dbt.manifest.nodes
+            self._known = {uid: node for uid, node in nodes.items() if type_of(uid) == OPERATION}
+        return self._known
+
+    def due(self, when: str) -> tuple[str, ...]:
+        """The unique ids of the hooks, but Elementary's, that run ON_RUN_START or ON_RUN_END."""
+        return tuple(
+            uid for uid, node in self._all.items() if when in node.tags and not _is_elementarys(node)
+        )
 
     def choose(self, *, first: bool = False, last: bool = False, builds: bool = True) -> None:
         """Leave the hooks of the next command in dbt's manifest, and no others."""
@@ -30,15 +44,14 @@ class Hooks:
         nodes = manifest.nodes
         # Elementary keeps the results of a command in dbt's graph, and expects another one for each command.
         manifest.flat_graph.pop(ELEMENTARY, None)
-        if self._all is None:
-            self._all = {uid: node for uid, node in nodes.items() if uid.startswith("operation.")}
+        hooks = self._all
         if self._elementary:
             # Those of an earlier command.
             (self._dbt.target_dir / "run_results.json").unlink(missing_ok=True)
-        for uid, node in self._all.items():
+        for uid, node in hooks.items():
             nodes.pop(uid, None)
-            due = (first and "on-run-start" in node.tags) or (last and "on-run-end" in node.tags)
-            if self._elementary and builds if node.package_name == ELEMENTARY else due:
+            due = (first and ON_RUN_START in node.tags) or (last and ON_RUN_END in node.tags)
+            if self._elementary and builds if _is_elementarys(node) else due:
                 nodes[uid] = node
 
     def forgive(self, error: BaseException, *, begun: bool, ended: bool) -> bool:
@@ -50,9 +63,9 @@ class Hooks:
         :param ended: whether it is done with all of them
         """
         nodes: Any = self._dbt.manifest.nodes
-        due = [uid for uid in self._all or () if uid in nodes and "on-run-end" in nodes[uid].tags]
+        due = [uid for uid in self._all if uid in nodes and ON_RUN_END in nodes[uid].tags]
         forgiven = not begun or (ended and is_to_blame(due, self._results()))
-        if not (self._elementary and forgiven):
+        if not (self._elementary and forgiven) or self.culprit(error):
             return False
         warn(error)
         self._elementary = False
@@ -60,9 +73,18 @@ class Hooks:
         self._dbt.environment[RESULTS] = "0"
         return True
 
+    def culprit(self, error: BaseException) -> str | None:
+        """The unique id of the hook whose error it is, if that is a hook and none of Elementary's."""
+        uid = getattr(getattr(error, "node", None), "unique_id", "")
+        return uid if uid in self._all and not _is_elementarys(self._all[uid]) else None
+
     def _results(self) -> list[str]:
         try:
             results = json.loads((self._dbt.target_dir / "run_results.json").read_bytes())["results"]
         except FileNotFoundError:
             return []
         return [str(result["unique_id"]) for result in results]
+
+
+def _is_elementarys(hook: Any) -> bool:
+    return bool(hook.package_name == ELEMENTARY)

@@ -25,10 +25,13 @@ class Ledger:
 
     :param dbt: its adapter's connection writes the rows, so that no other credentials are needed
     :param folder: the folder of the run, if what a killed process has taken is to be written by the next one
+    :param choices: what whoever started the run has chosen (RunOptions.choices)
     """
 
-    def __init__(self, pipeline: str, run_id: str, dbt: Dbt, folder: Path | None = None) -> None:
-        self._pipeline, self._run_id, self._dbt = pipeline, run_id, dbt
+    def __init__(
+        self, pipeline: str, run_id: str, dbt: Dbt, folder: Path | None = None, choices: str = ""
+    ) -> None:
+        self._pipeline, self._run_id, self._dbt, self._choices = pipeline, run_id, dbt, choices
         self._target = dbt.target
         self._unwritten = folder / _UNWRITTEN if folder else None
         self._rows: dict[str, NodeRun] = {}
@@ -89,6 +92,7 @@ class Ledger:
             try_number=try_number,
             target=self._target,
             max_loaded_at=moment(response.get("max_loaded_at")),
+            choices=self._choices,
         )
 
 

@@ -25,7 +25,7 @@ class NodeTask(Protocol):
 
 
 def left_out(tasks: Iterable[NodeTask], options: RunOptions, dbt: Dbt) -> dict[str, str]:
-    """The tasks that a run leaves out, each with the reason; raises OptionsError.
+    """The tasks that a run leaves out, each with the reason; raises OptionsError and DbtError.
 
     dbt itself resolves `select` and `exclude`. A selection that dbt refuses, or that matches nothing of
     the pipeline, is an error, and so is one of several selectors that matches no node at all.
@@ -36,6 +36,8 @@ def left_out(tasks: Iterable[NodeTask], options: RunOptions, dbt: Dbt) -> dict[s
     }
     if not options.narrowed:
         return reasons
+    # A project that dbt cannot parse is no fault of the selection.
+    _ = dbt.manifest
     known = _names(tasks)
     for name, tokens in ((SELECT, options.select), (EXCLUDE, options.exclude)):
         for token in tokens:

@@ -23,7 +23,8 @@ class NodeRun:
     `status` is dbt's own word, `seconds` its execution time. `failures` are the rows that failed a test;
     the bytes are what the adapter reports (BigQuery does, PostgreSQL does not). `try_number` is the try of
     the node's task. `target` is dbt's target, empty in rows of before there was this column; `max_loaded_at`
-    is when a source was last loaded, as its freshness check has found.
+    is when a source was last loaded, as its freshness check has found. `choices` is RunOptions.choices, the
+    same for all nodes of a run, and empty in rows of before there was this column.
     """
 
     pipeline: str
@@ -42,6 +43,7 @@ class NodeRun:
     try_number: int = 1
     target: str = ""
     max_loaded_at: datetime | None = None
+    choices: str = ""
 
     @property
     def name(self) -> str:
@@ -101,12 +103,14 @@ do $$ begin
       try_number integer not null,
       target text not null default '',
       max_loaded_at timestamptz,
+      choices text not null default '',
       constraint node_runs_pkey primary key ({", ".join(_KEY)})
     );
     if {_LACKS} then
       alter table {TABLE}
         add column if not exists target text not null default '',
         add column if not exists max_loaded_at timestamptz,
+        add column if not exists choices text not null default '',
         drop constraint node_runs_pkey,
         add constraint node_runs_pkey primary key ({", ".join(_KEY)});
     end if;

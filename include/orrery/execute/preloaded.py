@@ -1,7 +1,8 @@
-"""A command of Airflow's with dbt already imported: `python -m orrery.execute.preloaded scheduler`.
+"""A command of Airflow's with dbt or Cosmos already imported: `python -m orrery.execute.preloaded scheduler`.
 
-LocalExecutor's scheduler and Celery's workers (`celery worker`) fork a process for every task. What they have
-imported, each of them has already; otherwise every task would spend three seconds importing dbt and Cosmos.
+LocalExecutor's scheduler and Celery's workers (`celery worker`) fork a process for every task, and the DAG
+processor one each time it reads a file. What they have imported, each of them has already; otherwise every
+task would spend three seconds importing dbt and Cosmos, and every look at the DAGs one and a half.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from orrery.config.project import Project
 from orrery.execute import heartbeat
 from orrery.manifest.profile import ProfileError, read_profile
 
-_PRELOADED = (
+_FOR_DAGS = ("orrery.render.loader",)
+_FOR_TASKS = (
     "dbt.cli.main",
     "orrery.execute.build_run",
     "orrery.execute.dbt_run",
     "orrery.execute.per_model",
-    "orrery.render",
+    *_FOR_DAGS,
 )
 
 
 def main() -> None:
     """Become the command; arguments are those of `airflow`."""
-    for module in (*_PRELOADED, *_adapter()):
+    reads_dags = sys.argv[1:2] == ["dag-processor"]
+    for module in _FOR_DAGS if reads_dags else (*_FOR_TASKS, *_adapter()):
         importlib.import_module(module)
     if sys.argv[1:3] == ["celery", "worker"]:
         heartbeat.keep()

@@ -10,9 +10,11 @@ from typing import Any
 
 import yaml
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 from cosmos.config import ProfileConfig
 
 from orrery.config.project import Project
+from orrery.manifest.known_secrets import known, learn
 from orrery.manifest.profile import ProfileError, read_output, read_profile, what_is_set
 from orrery.manifest.store import write_whole
 
@@ -40,11 +42,15 @@ def use_connection(project: Project, folder: Path) -> None:
     """From now on dbt reaches the warehouse in this process by the connection that is chosen, if any is.
 
     The profile, without secrets, is written below `folder`; passwords are in environment variables that dbt
-    hides. Raises ProfileError.
+    hides. Airflow masks them in logs, as it does the passwords of connections. Raises ProfileError.
     """
-    connection = os.environ.get(CONNECTION)
-    if not connection:
-        return
+    if connection := os.environ.get(CONNECTION):
+        _use(project, folder, connection)
+    learn(project)
+    mask_secret(list(known()))
+
+
+def _use(project: Project, folder: Path, connection: str) -> None:
     text, secrets = _profile_of(project, connection)
     place = folder / _FOLDER
     # All tasks of a run write it, some while others read it.

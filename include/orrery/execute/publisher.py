@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.5
 # How often the build tells that it is alive while nothing happens; the other side waits much longer.
 ALIVE = 30.0
+# How often it looks whether the supervisor of the task is there: nobody else can end the task any more.
+_LOOK = 1.0
 # Airflow warns of values beyond 64 KiB.
 MAX_BYTES = 50_000
 # How long Airflow's api-server may be away.
@@ -50,6 +53,7 @@ class Publisher:
         self._closed = False
         self._dead = False
         self._last = time.monotonic()
+        self._parent = os.getppid()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
@@ -78,13 +82,14 @@ class Publisher:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._closed, timeout=ALIVE)
+                while not (self._waiting or self._closed or self._is_due() or self._is_orphaned()):
+                    self._condition.wait(_LOOK)
                 if self._closed:
                     return
                 batch = self._take()
                 self._sending = True
             began = time.monotonic()
-            delivered = self._send(batch)
+            delivered = not self._is_orphaned() and self._send(batch)
             with self._condition:
                 self._sending = False
                 self._dead = not delivered
@@ -95,6 +100,13 @@ class Publisher:
                 pause = INTERVAL - (time.monotonic() - began)
                 self._condition.wait_for(lambda: self._hurry or self._closed, timeout=max(pause, 0))
         self._lost()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._last > ALIVE
+
+    def _is_orphaned(self) -> bool:
+        """Whether the supervisor, this process's parent, was killed."""
+        return os.getppid() != self._parent
 
     def _take(self) -> list[Update]:
         """The next batch: what fits into one message, at least one update."""
@@ -108,7 +120,7 @@ class Publisher:
         return batch
 
     def _send(self, batch: list[Update]) -> bool:
-        alive = not batch or time.monotonic() - self._last > ALIVE
+        alive = not batch or self._is_due()
         message = {"updates": [update.as_dict() for update in batch], "alive": alive}
         deadline = time.monotonic() + _PATIENCE
         while True:

@@ -6,18 +6,22 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from orrery.execute.channel import NodeState, Update
+from orrery.config.stages import HOOKS_END, HOOKS_START
+from orrery.execute.channel import NodeState, Try, Update
 from orrery.execute.collector import Line, TaskRecord
 from orrery.execute.compiled import compiled_paths, compiled_sql
 from orrery.execute.ledger import Ledger
-from orrery.execute.results import MOST_SQL, outcome, severity, summary
+from orrery.execute.results import MOST_SQL, is_stale, outcome, severity, summary
+from orrery.execute.run_graph import RunGraph
 from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
-from orrery.plan.descent import Descent
 from orrery.plan.model import TaskKind
 
 # What a failed node's task gets of dbt's log, in lines.
 _LINES = 200
+_NO_HOOKS = "No hooks to run."
+_NOTHING_HIDDEN = "No hooks to run, and nothing has failed that later tasks would hide."
+_NOTHING_RAN = "dbt ran nothing here, and so no hooks."
 
 
 class Logs(Protocol):
@@ -30,10 +34,11 @@ class Logs(Protocol):
 class Reporter:
     """Decides what dbt's outcome of a task means, tells it, and has the ledger take it down.
 
-    `tries` is the number of the try of each task that the build has. `left` are the tasks that the run
-    leaves out, each with the reason.
+    `tries` are the tries of the tasks that the build has. `left` are the tasks that the run leaves out, each
+    with the reason. `hidden` is a failure of the run that no last task of the DAG shows.
 
     :param tally: takes the news
+    :param graph: the order of the run's tasks
     :param stale: what a stale source does: `fail`, `skip` or `warn`
     :param most: how many characters of SQL are shown
     """
@@ -45,25 +50,24 @@ class Reporter:
         logs: Logs,
         dbt: Dbt,
         ledger: Ledger,
-        descent: Descent,
+        graph: RunGraph,
         left: Mapping[str, str],
         stale: str,
         most: int,
     ) -> None:
         # Set by who stops the build: what dbt then cancels has not failed.
         self.stopping = False
-        self.tries: dict[str, int] = {}
+        self.tries: dict[str, Try] = {}
         self.left = dict(left)
+        self.hidden: str | None = None
         # What dbt warned of, by task.
         self.warnings: dict[str, str] = {}
-        # What dbt is at work on.
-        self.running: set[str] = set()
-        self._tally, self._logs, self._dbt, self._descent = tally, logs, dbt, descent
+        self._tally, self._logs, self._dbt, self._graph = tally, logs, dbt, graph
         self._ledger, self._stale, self._most = ledger, stale, most
 
     def barred(self) -> set[str]:
-        """What descends from a task that failed here: Airflow's rules decide about it."""
-        return self._descent.descendants(tid for tid, s in self._tally.ended.items() if s is NodeState.FAILED)
+        """What descends from a task that failed here, or that such a failure holds back."""
+        return self._graph.descendants(self._failed())
 
     def settle_left(self, remaining: Collection[str]) -> None:
         """Skip what the run leaves out, but only when all before it is over.
@@ -72,41 +76,90 @@ class Reporter:
 
         :param remaining: the tasks that are still to run
         """
-        barred, later = self.barred(), self._descent.descendants(remaining)
+        barred, later = self.barred(), self._graph.descendants(remaining)
         for task_id in self.left.keys() & self.tries.keys():
-            if task_id in self._tally.ended or self._tally.was_released(task_id):
+            if task_id in self._tally.ended or task_id in self._tally.held_back:
                 continue
             if task_id in barred:
-                self.release(task_id)
+                self.hold_back(task_id)
             elif task_id not in later:
                 self._skip(task_id, self.left[task_id])
 
-    def release(self, task_id: str) -> None:
-        """Give a task back to Airflow."""
-        self.running.discard(task_id)
-        self._tally.release(task_id)
+    def hold_back(self, task_id: str, reason: str | None = None) -> None:
+        """Take that dbt does not run a task because of a failure.
+
+        That is final, unless Airflow tries again what has failed.
+
+        :param reason: what to say of it where no task that it waits for has failed
+        """
+        causes = sorted(self._failed() & self._graph.ancestors([task_id]))
+        again = [cause for cause in causes if not self._is_last(cause)]
+        if causes and len(again) == len(causes):
+            self._tally.hold_back(task_id, f"{causes[0]} failed, and is tried again.")
+            return
+        final = next((cause for cause in causes if cause not in again), None)
+        note = f"{final} failed." if final else reason or "dbt skipped it."
+        now = datetime.now(UTC).isoformat()
+        self._end(
+            Update(
+                task_id,
+                NodeState.UPSTREAM_FAILED,
+                start=now,
+                end=now,
+                result=outcome(note, status="skipped"),
+                note=note,
+            )
+        )
+
+    def end_hooks(self, none: Collection[str]) -> None:
+        """End the tasks of hooks that did not run.
+
+        :param none: those without any hooks
+        """
+        for task_id in (HOOKS_START, HOOKS_END):
+            if task_id not in self.tries or task_id in self._tally.ended:
+                continue
+            if task_id == HOOKS_END and self.hidden:
+                self.hold_back(task_id, self.hidden)
+            elif task_id in none:
+                now = datetime.now(UTC).isoformat()
+                told = outcome(_NOTHING_HIDDEN if task_id == HOOKS_END else _NO_HOOKS)
+                self._end(Update(task_id, NodeState.SUCCESS, start=now, end=now, result=told))
+            else:
+                self._skip(task_id, _NOTHING_RAN)
 
     def started(self, record: TaskRecord) -> None:
-        """Take that dbt has begun with a task."""
-        self.running.add(record.task.task_id)
+        """Take that dbt has begun with a task; it also says so of what it then skips."""
+        if record.task.task_id in self.barred():
+            return
         self._tally.add(Update(record.task.task_id, NodeState.RUNNING, start=record.start))
 
     def finished(self, record: TaskRecord) -> None:
         """Take that dbt is done with the nodes of a task."""
         task_id = record.task.task_id
-        stale = _is_stale(record)
+        stale = is_stale(record.results)
         if record.failed and self.stopping:
-            self.release(task_id)
+            # The build is stopped: what it has begun, the next one begins anew.
             return
-        self._ledger.take(record.nodes.values(), self.tries[task_id])
+        if record.task.kind is not TaskKind.HOOK:
+            self._ledger.take(record.nodes.values(), self.tries[task_id].number)
         if record.failed and not (stale and self._stale != "fail"):
             self._fail(record)
         elif record.skipped:
-            self.release(task_id)
+            self.hold_back(task_id, record.message)
         elif stale and self._stale == "skip":
             self._skip_stale(record)
+        elif task_id == HOOKS_END and self.hidden:
+            self._log(record, self.hidden)
+            self.hold_back(task_id, self.hidden)
         else:
             self._succeed(record)
+
+    def _failed(self) -> set[str]:
+        return {tid for tid, state in self._tally.ended.items() if state is NodeState.FAILED}
+
+    def _is_last(self, task_id: str) -> bool:
+        return self.tries[task_id].last if task_id in self.tries else True
 
     def _succeed(self, record: TaskRecord) -> None:
         result = summary(record.results)
@@ -147,7 +200,7 @@ class Reporter:
         self.warnings[record.task.task_id] = str(message)
         self._log(record, f"The source is stale: {message}")
         self._skip(record.task.task_id, f"The source is stale: {message}", record)
-        for task_id in self._descent.descendants([record.task.task_id]) & self.tries.keys():
+        for task_id in self._graph.descendants([record.task.task_id]) & self.tries.keys():
             self.left.setdefault(task_id, f"The source {record.task.name} is stale: {message}")
 
     def _skip(self, task_id: str, reason: str, record: TaskRecord | None = None) -> None:
@@ -164,7 +217,6 @@ class Reporter:
         )
 
     def _end(self, update: Update) -> None:
-        self.running.discard(update.task_id)
         self._tally.add(update)
 
     def _log(self, record: TaskRecord, first: str) -> None:
@@ -173,17 +225,10 @@ class Reporter:
             Line(record.end or "", "info", f"Compiled SQL: {path}")
             for path in compiled_paths(self._dbt.manifest, record.task.nodes)
         ]
-        self._logs.write(record.task.task_id, self.tries[record.task.task_id], lines)
+        self._logs.write(record.task.task_id, self.tries[record.task.task_id].number, lines)
 
     def _rendered(self, record: TaskRecord) -> dict[str, str]:
         sql = compiled_sql(self._dbt.manifest, record.task.nodes)
         if len(sql) > self._most:
             sql = f"-- The beginning only, see [core] max_templated_field_length.\n{sql[: self._most]}"
         return {"compiled_sql": sql}
-
-
-def _is_stale(record: TaskRecord) -> bool:
-    # "error" is too old; a source that could not be checked at all is a "runtime error".
-    return record.task.kind is TaskKind.FRESHNESS and any(
-        result.status == "error" for result in record.results
-    )

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orrery.config.project import Project
-from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
+from orrery.manifest.store import PARTIAL_PARSE
 
 # How many runs of a pipeline keep their compiled SQL and run results; those of the last day all do.
 KEPT = 20
@@ -33,8 +33,6 @@ def prepare(project: Project, pipeline: str, run_id: str) -> Path:
     folder = folder_of(project, pipeline, run_id)
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
-    with suppress(FileNotFoundError):
-        shutil.copyfile(ManifestStore(project).partial_parse, folder / PARTIAL_PARSE)
     _forget_old(folder.parent)
     return folder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol
 
 from orrery.execute.channel import NodeState, Update
@@ -18,19 +18,24 @@ class Outlet(Protocol):
 class Tally:
     """Passes the news of tasks on, and counts.
 
-    `ended` holds the state of each task that has ended.
+    `ended` holds the state of each task that has ended. `held_back` are tasks that dbt did not run, each with
+    the reason: the build keeps them, and decides about them when dbt's command is over.
     """
 
     def __init__(self, outlet: Outlet) -> None:
         self.ended: dict[str, NodeState] = {}
+        self.held_back: dict[str, str] = {}
         self._outlet = outlet
-        self._released: Counter[str] = Counter()
+
+    def begin(self, task_ids: Iterable[str]) -> None:
+        """Forget what became of tasks that are run (again) now."""
+        for task_id in task_ids:
+            self.ended.pop(task_id, None)
+            self.held_back.pop(task_id, None)
 
     def add(self, update: Update) -> None:
         """Take the news of one task, and pass it on."""
-        if update.state is NodeState.RELEASED:
-            self._released[update.task_id] += 1
-        elif update.state is not NodeState.RUNNING:
+        if update.state not in (NodeState.RUNNING, NodeState.RELEASED):
             self.ended[update.task_id] = update.state
         self._outlet.add(update)
 
@@ -38,10 +43,6 @@ class Tally:
         """Give a task back to Airflow."""
         self.add(Update(task_id, NodeState.RELEASED))
 
-    def is_open(self, task_id: str) -> bool:
-        """Whether the build may take the task (again): one that it gives back twice is not for it."""
-        return task_id not in self.ended and self._released[task_id] < 2
-
-    def was_released(self, task_id: str) -> bool:
-        """Whether the build has given the task back."""
-        return self._released[task_id] > 0
+    def hold_back(self, task_id: str, reason: str) -> None:
+        """Take that dbt does not run a task in this command."""
+        self.held_back[task_id] = reason

@@ -7,7 +7,7 @@ there is one place for them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
@@ -31,19 +31,23 @@ log = logging.getLogger(__name__)
 _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
 # What stays of a load that was killed is gone after this.
 _KEPT = timedelta(days=1)
-# Part of what BigQuery says to a transaction that lost against another one.
-CONFLICT = "concurrent update"
+# The reason of a statement that cannot be: what is wrong with it, or what other transactions did meanwhile.
+_INVALID = "invalidQuery"
 # Why a 403 may be none the next time.
 _BUSY = ("rateLimitExceeded", "quotaExceeded")
 _OTHER_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 
 
-class ConflictError(Exception):
-    """Somebody else has changed the same tables in the meantime; another try may do."""
-
-
 class RefusedError(Exception):
     """BigQuery says that a statement, or a value in it, cannot be."""
+
+
+class ConflictError(RefusedError):
+    """A transaction that BigQuery has ended: others may have changed the same tables meanwhile.
+
+    BigQuery has one reason for that and for a statement that cannot be. What each statement does with the
+    values of a file is tried before; so what a transaction is refused for is most likely another one.
+    """
 
 
 class BigQuery:
@@ -84,6 +88,20 @@ class BigQuery:
             except exceptions.NotFound:
                 return {}
         return {field.name: _type(field) for field in found.schema}
+
+    def run_transaction(self, statements: Sequence[str], last: str) -> list[tuple[Any, ...]]:
+        """Run statements together or not at all, and return the rows of a last query behind them.
+
+        Raises ConflictError when BigQuery ends the transaction.
+        """
+        script = ["begin transaction", *statements, "commit transaction", last]
+        try:
+            return self.run(";\n".join(script))
+        except RefusedError as error:
+            cause: Any = error.__cause__
+            if cause.errors and cause.errors[0].get("reason") == _INVALID:
+                raise ConflictError(str(error)) from cause
+            raise
 
     def run(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query, or those of the last one of a script."""
@@ -190,7 +208,7 @@ def _told() -> Iterator[None]:
         yield
     except (exceptions.BadRequest, exceptions.NotFound) as error:
         text = error.errors[0]["message"] if error.errors else error.message
-        raise (ConflictError if CONFLICT in text else RefusedError)(text) from error
+        raise RefusedError(text) from error
     except (exceptions.Forbidden, exceptions.Unauthorized) as error:
         if error.errors and error.errors[0].get("reason") in _BUSY:
             raise IngestError(f"BigQuery is busy: {error.message}\n  Try again.") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from orrery.config.ingest import Files
-from orrery.ingest.bigquery import CONFLICT, BigQuery, ConflictError, RefusedError
+from orrery.ingest.bigquery import BigQuery, ConflictError, RefusedError
 from orrery.ingest.bigquery_merge import FileMerge
 from orrery.ingest.bigquery_staging import Staged, stage
 from orrery.ingest.bigquery_target import Tables, literal
@@ -50,7 +50,7 @@ class BigQueryLoader(FileLoader):
     def prepare(self) -> None:
         self._tables.ensure()
 
-    def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
+    def _load_all(self, files: list[LandingFile]) -> Iterator[Loaded]:
         together = [files] if self._spec.load_mode == "replace" else [[file] for file in files]
         for group in together if files else ():
             with self._staged(group) as staged:
@@ -88,8 +88,9 @@ class BigQueryLoader(FileLoader):
         try:
             return self._move(staged)
         except ConflictError as error:
-            what = f"{self._target.source}: others change its tables all the time: {error}"
-            raise IngestError(f"{what}\n  Try again.") from error
+            what = f"{self._target.source}: BigQuery has ended the transaction {_TRIES} times: {error}"
+            fix = "Try again when no other load of the table is at work, or correct what it says."
+            raise IngestError(f"{what}\n  {fix}") from error
 
     def _move(self, staged: list[tuple[LandingFile, Staged]]) -> list[Loaded]:
         """Move what is staged into the table; what another run has loaded in the meantime is left out."""
@@ -119,8 +120,12 @@ class BigQueryLoader(FileLoader):
                 moved[load_id] = file, rows.rows
                 statements.append(self._enter(load_id, file, rows, merge, loaded_at))
                 statements += merge.statements(loaded_at, replaces=earlier is not None)
-            with _refusals(*(file.name for file, _ in staged)):
+            try:
                 return self._commit(before, statements, moved) if statements else []
+            except ConflictError:
+                raise
+            except RefusedError as error:
+                raise _refused(error, *(file.name for file, _ in staged)) from error
         finally:
             self._warehouse.discard(self._target.schema, [merge.table for merge in typed])
 
@@ -135,19 +140,15 @@ class BigQueryLoader(FileLoader):
             f"delete from {tables.ledger} where table_name = {table}",
         ]
         ids = ", ".join(map(literal, moved)) or "''"
-        counts = self._warehouse.run(
-            ";\n".join(
-                [
-                    "begin transaction",
-                    f"update {tables.lock} set taken_at = current_timestamp() where true",
-                    f"select if({self._state} = {literal(before)}, '', error('{CONFLICT} of the ledger'))",
-                    *(emptied if self._spec.load_mode == "replace" else []),
-                    *statements,
-                    "commit transaction",
-                    f"select load_id, inserted, updated, rejected from {tables.ledger}"
-                    f" where load_id in ({ids}) order by load_id",
-                ]
-            )
+        counts = self._warehouse.run_transaction(
+            [
+                f"update {tables.lock} set taken_at = current_timestamp() where true",
+                f"select if({self._state} = {literal(before)}, '', error('The ledger has changed'))",
+                *(emptied if self._spec.load_mode == "replace" else []),
+                *statements,
+            ],
+            f"select load_id, inserted, updated, rejected from {tables.ledger}"
+            f" where load_id in ({ids}) order by load_id",
         )
         found = {load_id: Merged(*numbers) for load_id, *numbers in counts}
         return [Loaded(file.name, rows, found[load_id]) for load_id, (file, rows) in moved.items()]
@@ -194,16 +195,19 @@ class BigQueryLoader(FileLoader):
 
 
 @contextmanager
-def _refusals(*files: str) -> Iterator[None]:
-    """Make a FileError of what BigQuery says of the data of a file, or of those of several."""
+def _refusals(file: str) -> Iterator[None]:
+    """Make a FileError of what BigQuery says of the data of a file."""
     try:
         yield
     except RefusedError as error:
-        if len(files) == 1:
-            what, fix = "does not take it", "Correct the file or the source; nothing of the file is loaded."
-        else:
-            what = "does not take them together"
-            fix = "Correct the files or the source, or land fewer files; nothing of them is loaded."
-        more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
-        shown = ", ".join(files[:_SHOWN]) + more
-        raise FileError(shown, f"BigQuery {what}: {error}", fix) from error
+        raise _refused(error, file) from error
+
+
+def _refused(error: RefusedError, *files: str) -> FileError:
+    if len(files) == 1:
+        what, fix = "does not take it", "Correct the file or the source; nothing of the file is loaded."
+    else:
+        what = "does not take them together"
+        fix = "Correct the files or the source, or land fewer files; nothing of them is loaded."
+    more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
+    return FileError(", ".join(files[:_SHOWN]) + more, f"BigQuery {what}: {error}", fix)

@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from orrery.config.ingest import Csv, Files
 from orrery.ingest.bigquery import BigQuery
 from orrery.ingest.bigquery_staging import Staged
-from orrery.ingest.bigquery_target import META, Tables, literal, name
+from orrery.ingest.bigquery_target import BIGQUERY, META, Tables, literal, name
 from orrery.ingest.landing import LandingFile
-from orrery.ingest.matching import LONGEST_REASON, SHOWN, is_allowed, match_columns, too_many
+from orrery.ingest.matching import (
+    LONGEST_REASON,
+    NO_NUMBER,
+    NO_TIME,
+    NUMBER_WORDS,
+    SHOWN,
+    TIME_WORDS,
+    is_allowed,
+    match_columns,
+    too_many,
+)
 from orrery.ingest.target import LOADED_AT, SOURCE_ID
 
 _TRUE = "('t', 'true', 'y', 'yes', 'on', '1')"
 _FALSE = "('f', 'false', 'n', 'no', 'off', '0')"
-_NUMBERS = ("NUMERIC", "BIGNUMERIC", "FLOAT64")
+_EXACT = ("NUMERIC", "BIGNUMERIC")
+_NUMBERS = (*_EXACT, "FLOAT64")
 _TIMES = ("TIMESTAMP", "DATETIME", "TIME")
 
 
@@ -42,6 +53,10 @@ class Field:
     def complaints(self, *, is_key: bool) -> list[str]:
         """What may be wrong with the value, as branches of a `case`."""
         found = []
+        if self.kind.startswith((*_TIMES, "DATE", "INTERVAL")):
+            found.append(self._words(TIME_WORDS, NO_TIME))
+        elif self.kind.startswith(_EXACT):
+            found.append(self._words(NUMBER_WORDS, NO_NUMBER))
         if self.kind != "STRING":
             told = literal(f"{self.column}: no valid {self.kind}: ")
             found.append(
@@ -51,6 +66,11 @@ class Field:
         if is_key:
             found.append(f"when {self.text} is null then {literal(f'{self.column}: the key is empty')}")
         return found
+
+    def _words(self, pattern: str, why: str) -> str:
+        """What PostgreSQL takes silently is a bad value here, too."""
+        told = f"concat({literal(f'{self.column}: ')}, to_json_string({self.text}), {literal(f' {why}')})"
+        return f"when regexp_contains(lower({self.text}), {literal(pattern)}) then {told}"
 
 
 class FileMerge:
@@ -83,7 +103,7 @@ class FileMerge:
         """Give the rows their types; raises FileError when more of them are bad than the source allows."""
         existing = self._tables.columns()
         names, new = match_columns(
-            self._file, self._staged.columns, self._tables.target, existing, self._spec
+            self._file, self._staged.columns, self._tables.target, existing, self._spec, limits=BIGQUERY
         )
         self._kinds = existing | dict.fromkeys(new, "STRING")
         self._tables.add_columns(dict.fromkeys(new, "STRING"))

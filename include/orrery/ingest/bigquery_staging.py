@@ -10,7 +10,6 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -18,14 +17,15 @@ from pyarrow import parquet
 
 from orrery.config.ingest import Files
 from orrery.ingest.bigquery import BigQuery
+from orrery.ingest.bigquery_target import BIGQUERY
 from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.parquet import ParquetRecords
 from orrery.ingest.records import LINES, Dialect, Records, fields, read_header
 from orrery.ingest.text import BLOCK, Hashing, text_blocks
 
-# Rows that are in memory at once.
-_BATCH = 20_000
+# Rows that are in memory at once, and how many bytes and values of them.
+_BATCH, _BATCH_BYTES = 20_000, 32 << 20
 # Number, line, why it is none (or None), and values.
 Row = tuple[int, int | None, str | None, Sequence[str | None]]
 
@@ -73,19 +73,19 @@ def _read(
 ) -> tuple[Sequence[str], Iterable[Row]]:
     """The columns of a file, and its rows."""
     if spec.file_format == "parquet":
-        source = ParquetRecords(file, raw)
+        source = ParquetRecords(file, raw, BIGQUERY)
         return source.columns, _of_parquet(source, raw)
     encoding = spec.csv.encoding
     if spec.file_format == "jsonl":
         # Once for the keys that there are, and once for their values.
         first = _Rows(file, LINES, 1).of(text_blocks(file, Hashing(raw), encoding=encoding))
-        keys = sorted({key for row in first for key in _object(row)[1] or ()})
+        keys = _keys(file, first)
         raw.seek(0)
         again = _Rows(file, LINES, 1).of(text_blocks(file, stream, encoding=encoding))
         return keys, (_of_json(row, keys) for row in again)
     text, dialect, line = text_blocks(file, stream, encoding=encoding), Dialect.of(spec.csv), 1
     if spec.csv.header:
-        declared, text, line = read_header(file, text, dialect)
+        declared, text, line = read_header(file, text, dialect, limits=BIGQUERY)
     if not declared:
         raise FileError(file, "has no header, and the source has no columns", "Declare its columns.")
     return declared, _Rows(file, dialect, len(declared), first_line=line).of(text)
@@ -95,9 +95,9 @@ def _write(rows: Iterable[Row], texts: Sequence[str], to: IO[bytes]) -> int:
     """Write rows as Parquet, their values in the columns `texts`; returns how many there are."""
     places = [("_row", pa.int64()), ("_line", pa.int64()), ("_reason", pa.string())]
     schema = pa.schema([*places, *((text, pa.string()) for text in texts)])
-    count, source = 0, iter(rows)
+    count = 0
     with parquet.ParquetWriter(to, schema) as writer:
-        while batch := list(islice(source, _BATCH)):
+        for batch in _batches(rows):
             columns = zip(*((*place, *values) for *place, values in batch), strict=True)
             arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
             writer.write_table(pa.table(arrays, schema))
@@ -105,6 +105,28 @@ def _write(rows: Iterable[Row], texts: Sequence[str], to: IO[bytes]) -> int:
         if not count:
             writer.write_table(schema.empty_table())
     return count
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch, size = list[Row](), 0
+    for row in rows:
+        batch.append(row)
+        # With what a reference to a value takes.
+        size += sum(map(len, filter(None, row[3]))) + 8 * len(row[3])
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _keys(file: str, rows: Iterable[Row]) -> list[str]:
+    """The keys of all lines of JSON."""
+    keys = set[str]()
+    for row in rows:
+        keys.update(_object(row)[1] or ())
+        BIGQUERY.check_columns(file, [*keys] if len(keys) > BIGQUERY.columns else [])
+    return sorted(keys)
 
 
 class _Rows(Records):
@@ -140,8 +162,8 @@ class _Rows(Records):
 
 
 def _of_parquet(source: ParquetRecords, raw: IO[bytes]) -> Iterator[Row]:
-    for row, values in enumerate(source.values(), start=1):
-        yield row, None, None, values
+    for row, (reason, values) in enumerate(source.values(), start=1):
+        yield row, None, reason, values
     # What was read in any order is read once more, for its digest.
     raw.seek(0)
 
@@ -166,7 +188,7 @@ def _object(row: Row) -> tuple[str | None, dict[str, str | None] | None]:
             return "is not a JSON object", None
         values = {key: _as_text(value) for key, value in found.items()}
         # Half of a surrogate pair is JSON, but no text.
-        "".join(value or "" for value in values.values()).encode()
+        "".join([*values, *(value or "" for value in values.values())]).encode()
     except (ValueError, RecursionError) as error:
         return f"is not valid JSON: {error}", None
     return None, values

@@ -9,8 +9,11 @@ from datetime import datetime
 
 from orrery.ingest.bigquery import BigQuery, RefusedError
 from orrery.ingest.errors import IngestError
+from orrery.ingest.limits import Limits
 from orrery.ingest.target import LEDGER, LOADED_AT, ROW_NUMBER, SOURCE_FILE, SOURCE_ID, Target
 
+# A table has 10,000 columns, of which a staging table needs four for itself.
+BIGQUERY = Limits("BigQuery", 300, 1024, "characters", 9_996)
 META = {LOADED_AT: "TIMESTAMP", SOURCE_FILE: "STRING", SOURCE_ID: "STRING", ROW_NUMBER: "INT64"}
 # BigQuery's types by the names of PostgreSQL's; what is not here is called the same.
 _TYPES = {
@@ -85,7 +88,7 @@ class Tables:
         A declared column that the table does not have is added to it.
         """
         target = self.target
-        target.check()
+        target.check(BIGQUERY)
         try:
             self._warehouse.create_dataset(target.schema)
             existing, missing_at = self._look()

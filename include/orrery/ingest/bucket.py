@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from orrery.config.stores import matching
-from orrery.ingest.errors import IngestError, SetupError
+from orrery.config.stores import matching, without_wildcards
+from orrery.ingest.errors import FileError, IngestError, SetupError
 from orrery.ingest.stores import LandingFile, Store, version
+
+# In S3 and in Google Cloud Storage alike.
+_LONGEST_KEY = 1024
 
 
 class Bucket(Store):
@@ -25,8 +27,7 @@ class Bucket(Store):
         return f"{self.place.path}/{name}" if self.place.path else name
 
     def glob(self, pattern: str, *, without: str | None = None) -> list[LandingFile]:
-        wildcard = re.search(r"[*?\[]", pattern)
-        begin = pattern[: wildcard.start()] if wildcard else pattern
+        begin = without_wildcards(pattern)
         deep = "/" in pattern[len(begin) :] or "**" in pattern
         found = []
         # What is left out may be much more than the rest: it is no part of what is asked for.
@@ -43,6 +44,14 @@ class Bucket(Store):
         # A key with a slash at its end stands for a folder.
         fine = (file for file in found if matches(file.name) and not file.name.endswith("/"))
         return [file for file in fine if file.name.partition("/")[0] != without]
+
+    def check_move(self, file: LandingFile, name: str | None) -> None:
+        if name is not None and len(self.key(name).encode()) > _LONGEST_KEY:
+            raise FileError(
+                file.name,
+                f"the name is too long to be archived: a key has at most {_LONGEST_KEY:,} bytes",
+                "Land it under a shorter name, or set after_load: keep or delete; nothing of it is loaded.",
+            )
 
     def names(self, folder: str) -> set[str]:
         prefix = self.key(f"{folder}/" if folder else "")

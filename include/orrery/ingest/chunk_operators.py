@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 from orrery.execute.results import RESULT_KEY, outcome
 from orrery.ingest.errors import FileError, explained
 from orrery.ingest.operator import FilesOperator, IngestFilesOperator
+from orrery.plan.model import Step
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from orrery.ingest.landing import LandingFile
+
+# The XCom of the files that have settled while the run waited for them.
+_SETTLED = "settled"
 
 
 class SplitFilesOperator(IngestFilesOperator):
@@ -22,7 +26,7 @@ class SplitFilesOperator(IngestFilesOperator):
 
     custom_operator_name = "split files"
 
-    def _execute(self, context: Context, only: str | None) -> list[dict[str, Any]]:
+    def _execute(self, context: Context, only: str | None, event: Any) -> list[dict[str, Any]]:
         from orrery.ingest.load import Loader
         from orrery.ingest.split import as_values, split
         from orrery.ingest.warehouse import connect
@@ -33,7 +37,9 @@ class SplitFilesOperator(IngestFilesOperator):
             self.log.info("Removed %s chunks of runs that have ended.", len(removed))
         loader = Loader(connect, self._target(), self.work.block, zone, ti.run_id)
         loader.prepare()
-        _, pending = self._find(loader, zone, only)
+        settled = self._settled(context, event)
+        _, pending = self._find(loader, zone, only, settled)
+        ti.xcom_push(key=_SETTLED, value=settled or {})
         values = as_values(split(zone, pending, self.work.block))
         files = len({value["file"] for value in values})
         message = f"{files} of {len(pending)} new files in {len(values)} chunks"
@@ -80,7 +86,16 @@ class StageChunkOperator(FilesOperator):
 class MergeChunksOperator(IngestFilesOperator):
     """Loads files when those before it have waited for them, and staged the big ones."""
 
-    def _wait(self, known: list[LandingFile] | None, why: str) -> None:
+    def _settled(self, context: Context, event: Any) -> dict[str, str] | None:
+        """What the task that cuts files has found; it has waited in the place of this one."""
+        found: dict[str, str] = (
+            context["ti"].xcom_pull(task_ids=f"{self.task_id}{Step.SPLIT}", key=_SETTLED) or {}
+        )
+        return found
+
+    def _wait(
+        self, known: list[LandingFile], why: str, *, settling: bool = False, only: str | None = None
+    ) -> None:
         """What is not complete yet is for the next run."""
 
     def _miss(self, what: str) -> None:

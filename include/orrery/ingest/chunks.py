@@ -21,7 +21,7 @@ from psycopg2.sql import SQL, Composable, Identifier, Literal
 from orrery.config.ingest import Files
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.staging import Into, Section, Staged, stage
-from orrery.ingest.target import Connect, Cursor, Target, refusals
+from orrery.ingest.target import POSTGRESQL, Connect, Cursor, Target, refusals
 
 # With another shape of the comments below it has to be another one.
 PREFIX = "_orrery_chunk_"
@@ -185,6 +185,7 @@ class ChunkTables:
             keys = list({key for table in tables for key in table.columns})
             cursor.execute("select distinct key from unnest(%s::text[]) key order by 1", [keys])
             columns = tuple(key for (key,) in cursor.fetchall())
+            POSTGRESQL.check_columns(tables[0].chunk.file, columns)
         parts, rows = [], 0
         for table in tables:
             values = (

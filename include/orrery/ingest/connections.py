@@ -42,10 +42,3 @@ def hide(connection: Connection) -> None:
             secrets += [password, base64.b64encode(f"{login or ''}:{password}".encode()).decode()]
     for secret in secrets:
         mask_secret(secret)
-
-
-def base_url(connection: Connection) -> str:
-    """The URL of a connection of type http."""
-    host = str(connection.host or "")
-    base = host if "://" in host else f"{connection.schema or 'http'}://{host}"
-    return f"{base}:{connection.port}" if connection.port else base

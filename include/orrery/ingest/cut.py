@@ -7,7 +7,8 @@ from functools import cache
 
 from orrery.config.ingest import GZIP, Files
 from orrery.ingest.landing import LandingFile, LandingZone
-from orrery.ingest.records import LINES, LONGEST, Dialect, Quotes
+from orrery.ingest.limits import LONGEST
+from orrery.ingest.records import LINES, Dialect, Quotes
 from orrery.ingest.text import BLOCK, Hashing
 
 # A character takes at most so many times the bytes in UTF-8, in which records are measured.

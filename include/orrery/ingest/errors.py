@@ -33,6 +33,10 @@ class FileError(IngestError):
         super().__init__(f"{place}: {what}\n  {fix}")
 
 
+class ChangedError(FileError):
+    """A file is not the one any more that was found under its name, or it is gone."""
+
+
 # What an answer may repeat of a request, and what stands in URIs.
 _CREDENTIALS = re.compile(
     r"(?i)(?<=\bbearer )[\w.~+/=-]{16,}|(?<=\bbasic )[\w+/=]{16,}|(?<=://)[^\s/@]*:[^\s/@]*@"

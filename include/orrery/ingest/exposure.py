@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
@@ -13,14 +12,12 @@ from orrery.config.environment import named
 from orrery.config.exposure import Http, PipelineRun
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, outcome
-from orrery.ingest.connections import base_url, hide, require
 from orrery.ingest.errors import IngestError, explained
 from orrery.plan.model import Work
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_EXAMPLE = "http://user:password@host:443/https"
 # Of an answer, in an error.
 _LONGEST = 500
 
@@ -41,7 +38,7 @@ class HttpOperator(BaseOperator):
         self.stage, self.nodes, self.work = stage, nodes, work
 
     def execute(self, context: Context) -> None:
-        """Call; raises AirflowException for an answer that is an error, or none."""
+        """Call; raises AirflowException for an answer that is no success, or none."""
         check_choices(self, context)
         with explained(context):
             answer = self._call(context["ti"].run_id)
@@ -50,25 +47,26 @@ class HttpOperator(BaseOperator):
 
     def _call(self, run_id: str) -> str:
         """What the service answered, in short; raises IngestError."""
+        # The hook of the provider, which parsing must not pay for.
+        from orrery.ingest.http import NoAnswerError, Service
+
         call: Http = self.work.block.http
-        known = require(call.connection, _EXAMPLE)
-        hide(known)
+        service = Service(call.connection, call.method)
         what = f"{call.method} {call.endpoint} of the connection {call.connection!r}"
         context = {"pipeline": self.dag_id, "run_id": run_id, "exposure": self.work.of}
+        seconds = call.timeout.total_seconds()
         try:
-            answer = httpx.request(
-                call.method,
-                base_url(known) + call.endpoint,
-                json=(call.json_body or {}) | context if call.method != "GET" else None,
-                auth=(known.login, known.password or "") if known.login else None,
-                headers={name: str(value) for name, value in known.extra_dejson.items()},
-                timeout=call.timeout.total_seconds(),
+            answer = service.call(
+                call.endpoint,
+                (call.json_body or {}) | context if call.method != "GET" else None,
+                timeout=seconds if "timeout" in call.model_fields_set else None,
+                default_timeout=seconds,
             )
-        except httpx.HTTPError as error:
-            told = str(error) or type(error).__name__
-            raise IngestError(f"{what} fails: {told}\n  Check the connection, and the service.") from None
-        if not answer.is_success:
-            raise IngestError(f"{what} is answered with {answer.status_code}: {answer.text[:_LONGEST]}")
+        except NoAnswerError as error:
+            raise IngestError(f"{what} fails: {error}\n  Check the connection, and the service.") from None
+        if problem := service.problem(answer):
+            fix = "Set the host of the connection to that address." if answer.is_redirect else answer.text
+            raise IngestError(f"{what} is answered with {problem}: {fix[:_LONGEST]}")
         return f"{call.method} {call.endpoint}: {answer.status_code}"
 
 

@@ -112,7 +112,13 @@ class GcsStore(Bucket):
                 token, _, _ = target.rewrite(
                     source, token=token, if_source_generation_match=generation, retry=_RETRY
                 )
-            source.delete(if_generation_match=generation, retry=_RETRY)
+        self.remove(file)
+
+    def remove(self, file: LandingFile) -> None:
+        with self._told(file):
+            self._bucket.blob(file.path).delete(
+                if_generation_match=int(file.tag) if file.tag else None, retry=_RETRY
+            )
 
     def delete(self, name: str) -> None:
         with self._told(), suppress(exceptions.NotFound):

@@ -19,8 +19,11 @@ from orrery.ingest.merge import Merge
 from orrery.ingest.staging import Staged, clear, stage
 from orrery.ingest.target import Connect, Cursor, Target, ensure, lock, refusals
 
-# Memory for sorting and hashing the rows of one file; dates and times mean the same on every server.
-_SETTINGS = "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC'"
+# Memory for sorting and hashing the rows of one file; what dates and times mean on every server.
+_SETTINGS = (
+    "set local work_mem = '64MB'; set local datestyle = 'ISO, YMD'; set local timezone = 'UTC';"
+    " set local intervalstyle = 'postgres'"
+)
 
 
 class Loader(FileLoader):
@@ -47,7 +50,7 @@ class Loader(FileLoader):
         with self._transaction() as cursor:
             ensure(cursor, self._target)
 
-    def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
+    def _load_all(self, files: list[LandingFile]) -> Iterator[Loaded]:
         if not files:
             return
         with closing(self._connect()) as link:

@@ -34,12 +34,18 @@ class FileLoader(ABC):
     def prepare(self) -> None:
         """Create what is missing of the tables. Raises IngestError."""
 
-    @abstractmethod
     def load(self, files: list[LandingFile]) -> Iterator[Loaded]:
         """Load files in their order, each in a transaction; raises FileError for the first that is bad.
 
-        What comes after a bad file has to wait: it may hold newer rows of the same keys.
+        What comes after a bad file has to wait: it may hold newer rows of the same keys. Nothing is loaded
+        that could not be put away afterwards.
         """
+        self._zone.check_put_away(files, self._spec.after_load)
+        yield from self._load_all(files)
+
+    @abstractmethod
+    def _load_all(self, files: list[LandingFile]) -> Iterator[Loaded]:
+        """Load files as `load` says."""
 
     @abstractmethod
     def _versions(self) -> Mapping[str, str]:

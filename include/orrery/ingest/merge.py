@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,50 +12,90 @@ from psycopg2.sql import SQL, Composable, Identifier, Literal
 
 from orrery.config.ingest import Csv, Files
 from orrery.ingest.landing import LandingFile
-from orrery.ingest.matching import LONGEST_REASON, SHOWN, Merged, is_allowed, match_columns, too_many
+from orrery.ingest.matching import (
+    LONGEST_REASON,
+    NO_NUMBER,
+    NO_TIME,
+    NUMBER_WORDS,
+    SHOWN,
+    TIME_WORDS,
+    Merged,
+    is_allowed,
+    match_columns,
+    too_many,
+)
 from orrery.ingest.staging import Staged
 from orrery.ingest.target import (
     LOADED_AT,
     META,
+    POSTGRESQL,
     ROW_NUMBER,
     SOURCE_FILE,
     SOURCE_ID,
     Cursor,
     Target,
     add_columns,
+    base_type,
     column_types,
 )
 
 _TEXT = re.compile(r"text|character varying(\(\d+\))?|character\(\d+\)|citext|name")
 _FREE_TEXT = ("text", "character varying", "citext")
 _NUMBERS = re.compile(r"numeric(\(.*\))?|real|double precision")
+# With arrays and ranges of them.
+_TIMES = re.compile("date|time|interval|tsrange|tsmulti|tstz")
+_EXACT = re.compile(r"num(eric|range|multirange)")
+# The type of PostgreSQL's own names cuts what is longer.
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
 class _Field:
-    """A staged column on its way into a column of the table: `text` is its value as text, in SQL."""
+    """A staged column on its way into a column of the table: `text` is its value as text, in SQL.
+
+    `base` is what the type is made of, where it is a domain.
+    """
 
     name: str
     kind: str
+    base: str
     text: Composable
 
     @property
     def value(self) -> Composable:
         return self.text if self.kind == "text" else SQL("({})::{}").format(self.text, SQL(self.kind))
 
-    @property
-    def is_invalid(self) -> Composable | None:
-        """The condition under which the value does not fit, in SQL; None where every text fits."""
-        if self.kind in _FREE_TEXT:
-            return None
-        return SQL("pg_input_is_valid({}, {}) is false").format(self.text, Literal(self.kind))
+    def checks(self, *, is_key: bool) -> Iterator[tuple[Composable, Composable]]:
+        """The conditions under which the value does not fit, in SQL, each with what is wrong then."""
+        if self.kind not in _FREE_TEXT:
+            yield (
+                SQL("pg_input_is_valid({}, {}) is false").format(self.text, Literal(self.kind)),
+                SQL("{} || (pg_input_error_info({}, {})).message").format(
+                    Literal(f"{self.name}: "), self.text, Literal(self.kind)
+                ),
+            )
+            if found := self._is_taken_silently():
+                condition, why = found
+                shown = SQL("{} || to_json(left({}, 100)) || {}").format(
+                    Literal(f"{self.name}: "), self.text, Literal(f" {why}")
+                )
+                yield condition, shown
+        if is_key:
+            yield SQL("{} is null").format(self.text), Literal(f"{self.name}: the key is empty")
 
-    @property
-    def complaint(self) -> Composable:
-        """What is wrong with the value, in SQL."""
-        return SQL("{} || (pg_input_error_info({}, {})).message").format(
-            Literal(f"{self.name}: "), self.text, Literal(self.kind)
-        )
+    def _is_taken_silently(self) -> tuple[Composable, str] | None:
+        """The condition under which PostgreSQL makes something else of the text, and what to say of it."""
+        if self.base == "name":
+            condition = SQL("octet_length({}) > {}").format(self.text, Literal(_LONGEST_NAME))
+            return condition, f"is longer than {_LONGEST_NAME} bytes"
+        # Patterns are slow: next to no value has a letter, and most of those that have, only T and Z.
+        letters = SQL('lower({0} collate "C") <> upper({0} collate "C")').format(self.text)
+        if _TIMES.match(self.base):
+            words = SQL("{0} and {1} ~ '[A-SU-Ya-su-y]' and {1} ~* {2}")
+            return words.format(letters, self.text, Literal(TIME_WORDS)), NO_TIME
+        if _EXACT.match(self.base):
+            return SQL("{} and {} ~* {}").format(letters, self.text, Literal(NUMBER_WORDS)), NO_NUMBER
+        return None
 
 
 class Merge:
@@ -97,19 +138,24 @@ class Merge:
 
     def _fields(self) -> list[_Field]:
         existing = column_types(self._cursor, self._target)
-        names, new = match_columns(self._file, self._staged.columns, self._target, existing, self._spec)
+        names, new = match_columns(
+            self._file, self._staged.columns, self._target, existing, self._spec, limits=POSTGRESQL
+        )
         add_columns(self._cursor, self._target, new)
         types = existing | new
         # What a value looks like is not open in the other formats.
         csv = self._spec.csv if self._spec.file_format == "csv" else Csv()
         fields = [
-            _Field(name, types[name], _text(number, types[name], csv))
+            self._field(name, types[name], _text(number, types[name], csv))
             for number, name in enumerate(names, start=1)
             if name is not None
         ]
         # A file of JSON lines may lack the key in all of them.
         absent = [name for name in self._target.key if name not in names]
-        return [*fields, *(_Field(name, types[name], SQL("null::text")) for name in absent)]
+        return [*fields, *(self._field(name, types[name], SQL("null::text")) for name in absent)]
+
+    def _field(self, name: str, kind: str, text: Composable) -> _Field:
+        return _Field(name, kind, base_type(self._cursor, kind), text)
 
     def _reject(self, fields: list[_Field]) -> int:
         """Write the bad rows of the file, in place of those of its earlier version; returns their number."""
@@ -120,14 +166,9 @@ class Merge:
         conditions: list[Composable] = [SQL("_reason is not null")]
         complaints: list[Composable] = []
         for field in fields:
-            checks = [(field.is_invalid, field.complaint)]
-            if field.name in self._target.key:
-                empty = SQL("{} is null").format(field.text)
-                checks.append((empty, Literal(f"{field.name}: the key is empty")))
-            for condition, complaint in checks:
-                if condition is not None:
-                    conditions.append(condition)
-                    complaints.append(SQL("when {} then {}").format(condition, complaint))
+            for condition, complaint in field.checks(is_key=field.name in self._target.key):
+                conditions.append(condition)
+                complaints.append(SQL("when {} then {}").format(condition, complaint))
         self._cursor.execute(
             SQL(
                 "insert into {rejected} (_source_file, _source_id, _row_number, _line, reason, content,"

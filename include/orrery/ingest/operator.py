@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from orrery.ingest.target import Target
 
 
+# Of files, in a message.
+_SHOWN = 3
+
+
 class FilesOperator(BaseOperator):
     """What all tasks have in common that bring files into a table of a source.
 
@@ -77,9 +81,9 @@ class IngestFilesOperator(FilesOperator):
             # What replaces a table are all files that are there.
             only = None
         with explained(context):
-            return self._execute(context, only)
+            return self._execute(context, only, event)
 
-    def _execute(self, context: Context, only: str | None) -> Any:
+    def _execute(self, context: Context, only: str | None, event: Any) -> Any:
         # The clients of stores and the database's driver; parsing must not pay for them.
         from orrery.ingest.loaders import make_loader
 
@@ -87,27 +91,48 @@ class IngestFilesOperator(FilesOperator):
         chunks = self._chunks(context) if spec.chunk_size else None
         loader = make_loader(self._target(), spec, zone, context["ti"], chunks=chunks)
         loader.prepare()
-        files, pending = self._find(loader, zone, only)
+        files, pending = self._find(loader, zone, only, self._settled(context, event))
         loaded = self._run(loader, files, pending)
         context["ti"].xcom_push(key=RESULT_KEY, value=self._summary(loaded))
 
+    def _settled(self, context: Context, event: Any) -> dict[str, str] | None:
+        """Which files have settled while the task waited for them; None when it has not waited yet."""
+        return None if event is None else event.get("settled", {})
+
     def _find(
-        self, loader: FileLoader, zone: LandingZone, only: str | None
+        self, loader: FileLoader, zone: LandingZone, only: str | None, settled: dict[str, str] | None
     ) -> tuple[list[LandingFile], list[LandingFile]]:
         """The files that are there and complete, and those that are to be loaded.
 
         :param only: the one file that the run is for
+        :param settled: as from `_settled`
         """
+        from orrery.ingest.landing import Watch
+
         spec = self.work.block
-        files, settled = zone.look(spec.files, settle=spec.settle, done_marker=spec.done_marker, only=only)
-        if not settled:
-            self._wait(None, "Files are still being written; they are read when they have settled.")
-        if only is not None and not files and settled:
-            raise IngestError(f"There is no {only} in {zone.uri}.\n  Land it, or start a run without uri.")
+        look = zone.look(
+            spec.files,
+            settle=spec.settle,
+            done_marker=spec.done_marker,
+            only=only,
+            watch=Watch(settled),
+        )
+        files = look.free(spec.load_mode)
         pending = loader.pending(files)
+        if look.unsettled and (settled is None or not pending):
+            done = [file for file in files if file not in pending]
+            self._wait(done, f"Still being written: {_names(look.unsettled)}.", settling=True, only=only)
+        if look.unsettled:
+            self.log.warning(
+                "Still being written, and left for the next run: %s%s.",
+                _names(look.unsettled),
+                "" if spec.load_mode == "append" else " and all files behind it",
+            )
+        elif only is not None and not files:
+            raise IngestError(f"There is no {only} in {zone.uri}.\n  Land it, or start a run without uri.")
         if not pending and only is None and spec.if_missing == "wait":
             self._wait(files, f"No new file matches {spec.files} in {zone.uri}; the task waits for one.")
-        if not files:
+        if not files and not look.unsettled:
             self._miss(f"No file matches {spec.files} in {zone.uri}.")
         return files, pending
 
@@ -117,13 +142,19 @@ class IngestFilesOperator(FilesOperator):
             raise AirflowSkipException(what)
         raise IngestError(f"{what}\n  Land one, or set if_missing: skip or wait.")
 
-    def _wait(self, known: list[LandingFile] | None, why: str) -> None:
-        """Let the triggerer wait; the task then begins anew."""
+    def _wait(
+        self, known: list[LandingFile], why: str, *, settling: bool = False, only: str | None = None
+    ) -> None:
+        """Let the triggerer wait; the task then begins anew.
+
+        :param known: the files that are no news
+        :param settling: whether the task waits for files that are still written
+        """
         from orrery.ingest.trigger import LandingTrigger, digest
 
         self.log.info(why)
         spec = self.work.block
-        trigger = LandingTrigger.of(spec, Project.find(), known=None if known is None else digest(known))
+        trigger = LandingTrigger.of(spec, Project.find(), known=digest(known), settling=settling, only=only)
         self.defer(trigger=trigger, method_name="execute", timeout=spec.timeout)
 
     def _run(self, loader: FileLoader, files: list[LandingFile], pending: list[LandingFile]) -> list[Loaded]:
@@ -153,3 +184,8 @@ class IngestFilesOperator(FilesOperator):
             status="warn" if rejected else "success",
             rows=sum(each.rows for each in loaded) - rejected,
         )
+
+
+def _names(files: list[LandingFile]) -> str:
+    more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
+    return ", ".join(file.name for file in files[:_SHOWN]) + more

@@ -10,9 +10,12 @@ from itertools import chain
 
 from orrery.config.ingest import Csv
 from orrery.ingest.errors import FileError
+from orrery.ingest.limits import LONGEST, Limits
 
-# A record longer than this is taken for damage, in bytes.
-LONGEST = 16 << 20
+# Levels of arrays and objects in a line of JSON. PostgreSQL would give up the file for more than some
+# thousand, and BigQuery takes no more than these.
+_DEEPEST = 500
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,12 @@ class Quotes:
         return any(part[1] is not None for part in self._parts.finditer(text))
 
 
-def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[list[str], Iterator[bytes], int]:
+def read_header(
+    name: str, text: Iterator[bytes], dialect: Dialect, *, limits: Limits
+) -> tuple[list[str], Iterator[bytes], int]:
     """The names in the first record, the text after it, and the line on which that begins.
 
-    Raises FileError when there is no such record, or it is none.
+    Raises FileError when there is no such record, it is none, or it names more columns than there can be.
     """
     start = b""
     for block in text:
@@ -79,23 +84,26 @@ def read_header(name: str, text: Iterator[bytes], dialect: Dialect) -> tuple[lis
         header = first.removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         raise FileError(name, "the header is not valid UTF-8", "Set csv: encoding.", line) from None
-    found = None if "\r" in header or "\0" in header else fields(header, dialect)
+    found = None if "\r" in header or "\0" in header else fields(header, dialect, most=limits.columns)
     if found is None:
         raise FileError(name, "the header is no record of one line", "Check quotes and line ends.", line)
+    limits.check_columns(name, found, line)
     return [(field or "").strip() for field in found], chain([rest], text), line + 1
 
 
-def fields(record: str, dialect: Dialect) -> list[str | None] | None:
+def fields(record: str, dialect: Dialect, most: int | None = None) -> list[str | None] | None:
     """The fields of a record as COPY reads them, or None when a quote stays open.
 
     As there, a field with nothing in it, not even quotes, is None.
+
+    :param most: with more fields than these, those behind the next one are left out
     """
     special = re.compile(f"[{re.escape(dialect.delimiter + dialect.quote + dialect.escape)}]")
     found: list[str | None] = []
     # Of a field, even if it is empty; none of them where there is nothing.
     parts: list[str] = []
     quoted, at = False, 0
-    while at < len(record):
+    while at < len(record) and (most is None or len(found) <= most):
         match = special.search(record, at)
         end = match.start() if match else len(record)
         if end > at:
@@ -169,6 +177,7 @@ class Records:
                 and self._quote not in line
                 and line.count(self._delimiter) == self._fields - 1
                 and line
+                and not (self._one_line and _is_deep(line))
             ):
                 yield self._good(line)
                 self._line += 1
@@ -210,6 +219,8 @@ class Records:
         """Why COPY could not take the record."""
         if self._one_line and (self._quote in record or self._delimiter in record):
             return "holds a control character"
+        if self._one_line and _is_deep(record):
+            return f"is nested more than {_DEEPEST} levels deep"
         if b"\0" in record:
             return "holds a NUL byte"
         if not _is_utf8(record):
@@ -242,6 +253,18 @@ class Records:
         if self._escape != self._quote:
             text = text.replace(self._escape, self._escape * 2)
         return self._quote + text.replace(self._quote, self._escape + self._quote) + self._quote
+
+
+def _is_deep(line: bytes) -> bool:
+    """Whether a line of JSON has more levels than are allowed; what is no JSON may seem so, too."""
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return False
+    depth = 0
+    for found in _BRACKETS.finditer(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _is_utf8(text: bytes) -> bool:

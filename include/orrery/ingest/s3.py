@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from orrery.config.stores import Place
 from orrery.ingest.bucket import Bucket, Ranges
 from orrery.ingest.connections import require
-from orrery.ingest.errors import IngestError
+from orrery.ingest.errors import FileError, IngestError
 from orrery.ingest.stores import BLOCK, Digesting, LandingFile, changed, vanished
 
 EXAMPLE = "aws://ACCESS_KEY:SECRET_KEY@/?region_name=eu-central-1"
@@ -25,6 +25,9 @@ _MOST_PARTS = 9_000
 # How often a block is asked for when its answer breaks off.
 _ATTEMPTS = 3
 _NOTE = "orrery-note"
+# The object is another one by now, or is becoming one right now.
+_CONDITIONS = ("PreconditionFailed", "412", "ConditionalRequestConflict")
+_NO_CONDITIONS = ("NotImplemented", "501")
 _REFUSALS = re.compile(
     "AccessDenied|Forbidden|AllAccessDisabled|InvalidAccessKeyId|SignatureDoesNotMatch|.*Token.*|40[13]"
 )
@@ -41,6 +44,8 @@ class S3Store(Bucket):
 
     # The ETag of an object that a key of KMS encrypts looks like a checksum, and is none.
     exact = False
+    # An ETag is made of the content alone.
+    unique_tags = False
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -86,7 +91,19 @@ class S3Store(Bucket):
                 self.key(name),
                 ExtraArgs={"CopySourceIfMatch": file.tag} if file.tag else None,
             )
-        self.delete(file.name)
+        self.remove(file)
+
+    def remove(self, file: LandingFile) -> None:
+        # Not every store that speaks S3's language looks at the condition of a delete.
+        self.again(file.name, file.version)
+        target = {"Bucket": self.place.bucket, "Key": file.path}
+        with self._told(file):
+            try:
+                self._client.delete_object(**target, **({"IfMatch": file.tag} if file.tag else {}))
+            except ClientError as error:
+                if _code(error) not in _NO_CONDITIONS:
+                    raise
+                self._client.delete_object(**target)
 
     def delete(self, name: str) -> None:
         with self._told():
@@ -158,13 +175,16 @@ class S3Store(Bucket):
         try:
             yield
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code"))
+            code = _code(error)
             if code == "NoSuchBucket":
                 raise self.no_bucket() from None
             if code in ("NoSuchKey", "NoSuchVersion", "404"):
                 raise (vanished(file.name) if file else _NotThere()) from None
-            if code in ("PreconditionFailed", "412") and file:
+            if code in _CONDITIONS and file:
                 raise changed(file.name) from None
+            if code == "InvalidObjectState" and file:
+                what = "lies in a storage class from which it has to be restored first"
+                raise FileError(file.name, what, "Restore it, or let a lifecycle rule spare it.") from None
             if _REFUSALS.fullmatch(code):
                 raise self.refused(code) from None
             raise self.unreachable(code) from None
@@ -172,6 +192,10 @@ class S3Store(Bucket):
             raise self.refused("no credentials") from None
         except BotoCoreError as error:
             raise self.unreachable(type(error).__name__) from None
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
 
 
 class _NotThere(IngestError):

@@ -12,7 +12,7 @@ from orrery.config.ingest import Files
 from orrery.ingest.errors import FileError
 from orrery.ingest.landing import LandingFile, LandingZone
 from orrery.ingest.records import LINES, Dialect, Records, read_header
-from orrery.ingest.target import Cursor
+from orrery.ingest.target import POSTGRESQL, Cursor
 from orrery.ingest.text import BLOCK, Hashing, Part, text_blocks
 
 _STAGE, _LINES, _JSON = (Identifier(f"_orrery_{name}") for name in ("stage", "lines", "json"))
@@ -121,10 +121,10 @@ class _Staging:
         dialect, name, header = Dialect.of(self._spec.csv), self._file.name, self._spec.csv.header
         if header and not self._from_start:
             above = text_blocks(name, Hashing(self._raw), encoding=self._spec.csv.encoding)
-            columns, _, _ = read_header(name, above, dialect)
+            columns, _, _ = read_header(name, above, dialect, limits=POSTGRESQL)
         text, line = self._text()
         if header and self._from_start:
-            columns, text, line = read_header(name, text, dialect)
+            columns, text, line = read_header(name, text, dialect, limits=POSTGRESQL)
         if not columns:
             raise FileError(name, "has no header, and the source has no columns", "Declare its columns.")
         records = Records(name, dialect, len(columns), first_line=line)
@@ -138,14 +138,14 @@ class _Staging:
         records, lines = Records(self._file.name, LINES, 1, first_line=line), Into(_LINES)
         _create(self._cursor, lines, 1)
         _copy(self._cursor, lines, LINES, records.copy_blocks(text))
-        return _columns_of_json(self._cursor, self._into), records.rows
+        return _columns_of_json(self._cursor, self._into, self._file.name), records.rows
 
     def parquet(self) -> tuple[Sequence[str], int]:
         """Stage Parquet."""
         # A large library, which most loads do without.
         from orrery.ingest.parquet import DIALECT, ParquetRecords
 
-        records = ParquetRecords(self._file.name, self._raw)
+        records = ParquetRecords(self._file.name, self._raw, POSTGRESQL)
         _create(self._cursor, self._into, len(records.columns))
         _copy(self._cursor, self._into, DIALECT, records.copy_blocks())
         self._raw.seek(0)
@@ -167,8 +167,8 @@ class _Staging:
         ), line
 
 
-def _columns_of_json(cursor: Cursor, into: Into) -> list[str]:
-    """Turn staged lines into columns, one for each key that any of them has."""
+def _columns_of_json(cursor: Cursor, into: Into, file: str) -> list[str]:
+    """Turn staged lines into columns, one for each key that any of them has. Raises FileError."""
     cursor.execute(
         SQL(
             "create temp table {parsed} on commit drop as select _row, _line, _reason, c1,"
@@ -178,23 +178,35 @@ def _columns_of_json(cursor: Cursor, into: Into) -> list[str]:
     )
     cursor.execute(
         SQL(
-            "select distinct jsonb_object_keys(j) from {} where jsonb_typeof(j) = 'object' order by 1"
-        ).format(_JSON)
+            "select distinct jsonb_object_keys(j) from {} where jsonb_typeof(j) = 'object'"
+            " order by 1 limit {}"
+        ).format(_JSON, Literal(POSTGRESQL.columns + 1))
     )
     keys = [key for (key,) in cursor.fetchall()]
-    # A rejected line shows its text in the first column; a file of such lines alone has no other.
+    POSTGRESQL.check_columns(file, keys)
+    # One call takes all values of a line apart, in a time that grows with their number alone. What is not
+    # a name in SQL, it cannot be asked for.
+    names = dict.fromkeys(key for key in keys if key and not POSTGRESQL.is_longer(key, POSTGRESQL.name))
+    record = SQL(
+        "left join lateral jsonb_to_record(case when jsonb_typeof(j) = 'object' then j end) as r({}) on true"
+    ).format(SQL(", ").join(SQL("{} text").format(Identifier(key)) for key in names))
     values: list[Composable] = [
-        SQL("case when jsonb_typeof(j) = 'object' then j ->> {} {} end as {}").format(
-            Literal(key), SQL("else c1" if number == 1 else ""), Identifier(f"c{number}")
-        )
-        for number, key in enumerate(keys, start=1)
-    ] or [SQL("c1")]
+        SQL("r.{}").format(Identifier(key)) if key in names else SQL("j ->> {}").format(Literal(key))
+        for key in keys
+    ]
+    # A rejected line shows its text in the first column; a file of such lines alone has no other.
+    first, *others = values or [cast("Composable", SQL("c1"))]
+    values = [SQL("case when jsonb_typeof(j) = 'object' then {} else c1 end").format(first), *others]
+    columns = [
+        SQL("{} as {}").format(value, Identifier(f"c{number}"))
+        for number, value in enumerate(values, start=1)
+    ]
     query = SQL(
         "select _row, _line, coalesce(_reason, case"
         " when j is null then 'is not valid JSON: ' || (pg_input_error_info(c1, 'jsonb')).message"
-        " when jsonb_typeof(j) <> 'object' then 'is not a JSON object' end) as _reason, {values}"
-        " from {parsed}"
-    ).format(values=SQL(", ").join(values), parsed=_JSON)
+        " when jsonb_typeof(j) <> 'object' then 'is not a JSON object' end) as _reason, {columns}"
+        " from {parsed} {record}"
+    ).format(columns=SQL(", ").join(columns), parsed=_JSON, record=record if names else SQL(""))
     cursor.execute(into.create(SQL(""), query))
     return keys
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from orrery.config.stores import Place
-from orrery.ingest.errors import FileError, SetupError
+from orrery.ingest.errors import ChangedError, FileError, SetupError
 
 # What is read or sent at once; a multiple of what both stores ask for.
 BLOCK = 8 << 20
@@ -22,7 +22,8 @@ class LandingFile:
 
     `name` is relative to its place; `version` changes with every change of the file (its size with its
     time of change and its inode, or with the object store's ETag or generation); `modified` is in seconds
-    since the epoch, and None in object stores, where an object appears as a whole. `tag` is the store's own
+    since the epoch by the clock of the folder's file system, and None in object stores, where an object
+    appears as a whole. `tag` is the store's own
     name of the version, `md5` (hexadecimal) the store's checksum, where it has one for the whole content.
     """
 
@@ -81,6 +82,8 @@ class Store(ABC):
     steady = True
     # Whether the content has the `md5` of its file for certain; else it says only which are the same.
     exact = True
+    # Whether two versions of a file always differ in their tags, also when their content is the same.
+    unique_tags = True
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -111,12 +114,26 @@ class Store(ABC):
         """The content of a file, seekable."""
 
     @abstractmethod
+    def check_move(self, file: LandingFile, name: str | None) -> None:
+        """Raise FileError or SetupError where it is known that the file cannot be moved, or removed.
+
+        :param name: where it is to go; None when it is to be removed
+        """
+
+    @abstractmethod
     def move(self, file: LandingFile, name: str) -> None:
-        """Give a file another name; one that is gone is no error."""
+        """Give this version of a file another name.
+
+        Raises ChangedError when another version has taken its place, which then stays, or when it is gone.
+        """
+
+    @abstractmethod
+    def remove(self, file: LandingFile) -> None:
+        """Remove this version of a file; raises ChangedError as `move` does."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove a file; one that is gone is no error."""
+        """Remove what has this name, whichever version it is; one that is gone is no error."""
 
     @abstractmethod
     def write(
@@ -166,12 +183,12 @@ def version(*parts: object) -> str:
     return hashlib.sha256("-".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def vanished(name: str) -> FileError:
-    return FileError(name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
+def vanished(name: str) -> ChangedError:
+    return ChangedError(name, "has vanished while it was to be loaded", "Nothing of it is loaded.")
 
 
-def changed(name: str) -> FileError:
-    return FileError(
+def changed(name: str) -> ChangedError:
+    return ChangedError(
         name,
         "changed while it was read",
         "Write it under another name and rename it, use a done_marker, or a longer settle.",

@@ -14,6 +14,7 @@ from psycopg2.sql import SQL, Composable, Composed, Identifier, Literal
 
 from orrery.config.errors import suggest
 from orrery.ingest.errors import FileError, IngestError
+from orrery.ingest.limits import Limits
 
 Cursor = Any
 # Opens a connection to the warehouse, as psycopg2 does.
@@ -34,7 +35,11 @@ _REFUSALS = (
     errors.TooManyColumns,
 )
 _TYPE = re.compile(r"[a-z_][a-z0-9_ ]*(\(\d+(,\s*\d+)?\))?[a-z ]*(\[\])*", re.IGNORECASE)
-_LONGEST_NAME = 63
+# These are no domains, so that nobody has to ask what they are made of.
+_PLAIN = re.compile(
+    "(text|character|smallint|integer|bigint|numeric|real|double precision|boolean|bytea|jsonb?|uuid"
+    r"|date|time|timestamp|interval)(?![a-z])"
+)
 
 _LEDGER = """
 create table if not exists {ledger} (
@@ -53,6 +58,10 @@ create table if not exists {rejected} (
     primary key (_source_id, _row_number)
 )
 """
+
+
+# A table has 1,600, of which a staging table needs three for itself.
+POSTGRESQL = Limits("PostgreSQL", 63, 63, "bytes", 1597)
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Target:
         """The name of the ledger of the schema."""
         return Identifier(self.schema, LEDGER)
 
-    def check(self) -> None:
+    def check(self, limits: Limits) -> None:
         """Raise IngestError for a declaration that no table can be made of."""
         where = f"source {self.source}"
         for name, kind in self.columns.items():
@@ -91,26 +100,27 @@ class Target:
                 raise IngestError(
                     f"{where}: {kind!r} is no type of column {name!r}.\n  Correct its data_type."
                 )
-            check_name(where, name)
+            check_name(where, name, limits)
         for name in self.key:
             if name not in self.columns:
                 fix = suggest(name, self.columns, "column")
                 raise IngestError(f"{where}: the key column {name!r} is not declared.\n  {fix}")
-        if len(f"{self.table}__rejected".encode()) > _LONGEST_NAME:
+        if limits.is_longer(f"{self.table}__rejected", limits.table):
             raise IngestError(
                 f"{where}: the name {self.table!r} is too long for a table.\n  Set an identifier."
             )
 
 
-def check_name(where: str, name: str) -> None:
+def check_name(where: str, name: str, limits: Limits) -> None:
     """Raise IngestError for a name that no column of a loaded table can have."""
     if not name:
         raise IngestError(f"{where}: a column has no name.\n  Name it.")
     if name in META:
         raise IngestError(f"{where}: the column name {name!r} is reserved.\n  Call the column otherwise.")
-    if len(name.encode()) > _LONGEST_NAME:
+    if limits.is_longer(name, limits.name):
         raise IngestError(
-            f"{where}: the column name {name!r} is too long.\n  PostgreSQL allows {_LONGEST_NAME} bytes."
+            f"{where}: the column name {name!r} is too long.\n"
+            f"  {limits.warehouse} allows {limits.name} {limits.unit}."
         )
 
 
@@ -125,7 +135,7 @@ def ensure(cursor: Cursor, target: Target) -> None:
 
     A declared column that the table does not have is added to it.
     """
-    target.check()
+    target.check(POSTGRESQL)
     # For all tables of the schema: two loads must not both create the ledger.
     cursor.execute(
         "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"orrery.ledger:{target.schema}"]
@@ -159,6 +169,20 @@ def add_columns(cursor: Cursor, target: Target, columns: Mapping[str, str]) -> N
         cursor.execute(
             SQL("alter table {} add column {} {}").format(target.relation, Identifier(name), SQL(kind))
         )
+
+
+def base_type(cursor: Cursor, kind: str) -> str:
+    """The type that a domain is made of; any other type is its own."""
+    while not _PLAIN.match(kind):
+        cursor.execute(
+            "select format_type(typbasetype, typtypmod) from pg_type where oid = to_regtype(%s)"
+            " and typtype = 'd'",
+            [kind],
+        )
+        if (found := cursor.fetchone()) is None:
+            break
+        kind = found[0]
+    return kind
 
 
 @contextmanager

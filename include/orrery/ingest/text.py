@@ -13,8 +13,8 @@ from orrery.ingest.errors import FileError
 
 BLOCK = 1 << 20
 # More than any text that somebody means: gzip cannot do better than 1,032.
-_MOST_EXPANSION = 500
-_EXPANSION_FROM = 64 << 20
+MOST_EXPANSION = 500
+EXPANSION_FROM = 64 << 20
 
 
 class Hashing:
@@ -74,9 +74,9 @@ def _unzipped(name: str, stream: Hashing) -> Iterator[bytes]:
     try:
         while block := unzip.read(BLOCK):
             expanded += len(block)
-            if expanded > _EXPANSION_FROM and expanded > _MOST_EXPANSION * stream.size:
+            if expanded > EXPANSION_FROM and expanded > MOST_EXPANSION * stream.size:
                 raise FileError(
-                    name, f"expands to more than {_MOST_EXPANSION} times its size", "Land it uncompressed."
+                    name, f"expands to more than {MOST_EXPANSION} times its size", "Land it uncompressed."
                 )
             yield block
     except EOFError:

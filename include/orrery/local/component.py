@@ -12,20 +12,19 @@ from typing import NoReturn
 
 from orrery.local import processes
 from orrery.local.environment import component_env
-from orrery.local.layout import POSTGRES, SCHEDULER, TRIGGERER, Layout
+from orrery.local.layout import DAG_PROCESSOR, POSTGRES, SCHEDULER, TRIGGERER, Layout
 from orrery.local.state import load_saved, load_secrets
 
 
 def airflow_command(name: str) -> list[str]:
     """The command of an Airflow part. No log servers: they listen on every interface, and the logs are here.
 
-    -P keeps the project's own folders (`dbt/`) out of Python's module search path. The scheduler comes
-    with dbt imported, because its workers are forks of it.
+    -P keeps the project's own folders (`dbt/`) out of Python's module search path. What works in forks of
+    itself comes with what these import.
     """
-    if name == SCHEDULER:
-        return [sys.executable, "-P", "-m", "orrery.execute.preloaded", name, "--skip-serve-logs"]
-    command = [sys.executable, "-P", "-m", "airflow", name]
-    return [*command, "--skip-serve-logs"] if name == TRIGGERER else command
+    module = "orrery.execute.preloaded" if name in (SCHEDULER, DAG_PROCESSOR) else "airflow"
+    command = [sys.executable, "-P", "-m", module, name]
+    return [*command, "--skip-serve-logs"] if name in (SCHEDULER, TRIGGERER) else command
 
 
 def clear_predecessor(layout: Layout, name: str) -> None:

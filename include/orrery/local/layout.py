@@ -14,8 +14,9 @@ from orrery.local.errors import StackError
 POSTGRES: Final = "postgres"
 API_SERVER: Final = "api-server"
 SCHEDULER: Final = "scheduler"
+DAG_PROCESSOR: Final = "dag-processor"
 TRIGGERER: Final = "triggerer"
-AIRFLOW_COMPONENTS: Final = (API_SERVER, SCHEDULER, "dag-processor", TRIGGERER)
+AIRFLOW_COMPONENTS: Final = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
 COMPONENTS: Final = (POSTGRES, *AIRFLOW_COMPONENTS)
 SUPERVISOR: Final = "supervisor"
 WATCH: Final = "watch"  # looks whether the others do something

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +99,20 @@ def _place(path: Path, shown: str, section: str, name: str, table: str | None) -
     except ConfigError:
         # dbt reads more than we do, and a package's files lie elsewhere.
         return Document(shown, {}, {}, {}, ()), ()
+    for here in _entries(document, section, name, table):
+        for below in _BELOW:
+            if (*here, *below) in document.keys:
+                return document, (*here, *below)
+    return document, ()
+
+
+def place_of_table(document: Document, source: str, table: str) -> Location:
+    """Where a table of a source stands in its file; the source where the table does not, or nothing."""
+    return next(_entries(document, "sources", source, table), ())
+
+
+def _entries(document: Document, section: str, name: str, table: str | None) -> Iterator[Location]:
+    """The places of a resource with this name, or of a table in it."""
     for index, entry in enumerate(document.data.get(section) or []):
         if entry.get("name") != name:
             continue
@@ -106,7 +120,4 @@ def _place(path: Path, shown: str, section: str, name: str, table: str | None) -
         for number, inner in enumerate(entry.get("tables") or []):
             if table is not None and inner.get("name") == table:
                 here = (*here, "tables", number)
-        for below in _BELOW:
-            if (*here, *below) in document.keys:
-                return document, (*here, *below)
-    return document, ()
+        yield here

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
-from orrery.manifest import packages
-from orrery.manifest.profile import read_profile
+from orrery.manifest import known_secrets, packages, plugins, quick_dbt, var_parsing
+from orrery.manifest.dbt_environment import explained, hide_from_dbt
+from orrery.manifest.exactly import exactly
+from orrery.manifest.explain import could_not_parse
+from orrery.manifest.last_good import last_good
+from orrery.manifest.parse_cache import ParseCache
+from orrery.manifest.profile import ProfileError, read_profile
 
 if TYPE_CHECKING:
     from dbt.cli.main import dbtRunnerResult
     from dbt.contracts.graph.manifest import Manifest
+
+log = logging.getLogger(__name__)
 
 # What to read of a selection that dbt refuses.
 SYNTAX = "See https://docs.getdbt.com/reference/node-selection/syntax"
@@ -30,6 +38,7 @@ class Dbt:
     :param target_dir: dbt's target folder; by default the project's own
     :param variables: dbt's `--vars`, for parsing and for every command
     :param environment: environment variables of its commands
+    :param base: the partial parse of a build to begin from; by default that of the last good one
     """
 
     def __init__(
@@ -39,30 +48,63 @@ class Dbt:
         target_dir: Path | None = None,
         variables: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        base: Path | None = None,
     ) -> None:
         self.project = project
         self.target_dir = target_dir or project.target_dir
         self.environment = dict(environment or {})
         self._variables = dict(variables or {})
+        self._parses = ParseCache(project, self._variables, base)
         self._manifest: Manifest | None = None
         self._held: Any = None
 
     @property
     def manifest(self) -> Manifest:
-        """The parsed project, which later commands share; they add the compiled SQL to it."""
+        """The parsed project, which later commands share; they add the compiled SQL to it.
+
+        Of a project that dbt cannot parse it is that of the last good build. Raises DbtError without one.
+        """
         if self._manifest is None:
-            self._manifest = self._invoke(["parse"])
+            try:
+                self._manifest = self._parse()
+            except DbtError as error:
+                self._manifest = self._last_good(error)
         return self._manifest
+
+    def _last_good(self, error: DbtError) -> Manifest:
+        # With vars the project may be another one.
+        found = None if self._variables else last_good(self.project, self._variables_of_dbt())
+        if found is None:
+            raise error
+        manifest, built_at = found
+        log.warning("%s\nThis run goes on with the project as it was built at %s.", error, built_at)
+        self.target_dir.mkdir(parents=True, exist_ok=True)
+        manifest.writable_manifest().write(str(self.target_dir / "manifest.json"))
+        return manifest
+
+    def _variables_of_dbt(self) -> dict[str, str]:
+        return packages.variables(self.project) | self.environment
 
     def parse(self) -> dict[str, Any]:
         """Parse the project and return the manifest as in manifest.json; raises DbtError."""
+        written = self.target_dir / "manifest.json"
+        # One of before must never be taken for the one of now.
+        written.unlink(missing_ok=True)
+        self._manifest = self._parse()
+        return dict(json.loads(written.read_bytes()))
+
+    def _parse(self) -> Manifest:
         if not (self.project.dbt_dir / "dbt_project.yml").is_file():
             raise DbtError(
                 f"{self.project.relative(self.project.dbt_dir)}: there is no dbt_project.yml.\n"
                 "  Put the dbt project into this folder."
             )
-        self._manifest = self._invoke(["parse"])
-        return dict(json.loads((self.target_dir / "manifest.json").read_bytes()))
+        try:
+            with self._parses.parsing(self.target_dir):
+                manifest: Manifest = self._invoke(["parse"])
+        except (DbtError, ProfileError) as error:
+            raise DbtError(could_not_parse(self.project, error)) from None
+        return manifest
 
     def select(
         self, selection: tuple[str, ...], exclude: tuple[str, ...] = (), selector: str | None = None
@@ -77,6 +119,8 @@ class Dbt:
                 select=selection,
                 exclude=exclude,
                 selector=selector,
+                # Analyses, too, which it leaves out by default.
+                resource_types=("all",),
                 output="json",
                 output_keys=("unique_id",),
             )
@@ -112,38 +156,14 @@ class Dbt:
         raise DbtError(f"dbt docs generate: {str(failure or 'there is no document').strip()}")
 
     def exactly(self, unique_ids: Iterable[str]) -> dict[str, Any]:
-        """Arguments that select these nodes and no other; for all commands but those on sources.
+        """Arguments that select these nodes and no other, of one command at a time."""
+        return exactly(unique_ids, self.target_dir / "selected")
 
-        dbt has no selector for unique ids, and one selector per node costs it time that grows with the
-        square of their number. But it can select by the results of an earlier run, in one pass: so here
-        is one, in which these nodes, and only they, succeeded.
-        """
-        state = self.target_dir / "selected"
-        state.mkdir(exist_ok=True)
-        results: list[dict[str, Any]] = [
-            {
-                "unique_id": unique_id,
-                "status": "success",
-                "execution_time": 0.0,
-                "thread_id": "",
-                "timing": [],
-                "message": None,
-                "failures": None,
-                "adapter_response": {},
-                "compiled": None,
-                "compiled_code": None,
-                "relation_name": None,
-            }
-            for unique_id in unique_ids
-        ]
-        document = {
-            "metadata": {"dbt_schema_version": "https://schemas.getdbt.com/dbt/run-results/v6.json"},
-            "results": results,
-            "elapsed_time": 0.0,
-            "args": {},
-        }
-        (state / "run_results.json").write_text(json.dumps(document), encoding="utf-8")
-        return {"select": ("result:success",), "state": str(state), "indirect_selection": "empty"}
+    def knows(self, unique_id: str) -> bool:
+        """Whether there is such a node or source, with these vars."""
+        manifest = self.manifest
+        kinds = (manifest.nodes, manifest.sources, manifest.functions, manifest.unit_tests)
+        return any(unique_id in kind for kind in kinds)
 
     @property
     def target(self) -> str:
@@ -154,6 +174,13 @@ class Dbt:
     def adapter_type(self) -> str:
         """The kind of the warehouse as dbt names it (`postgres`, `bigquery`), after a command has run."""
         return str(self._adapter().type())
+
+    @property
+    def tells_changes(self) -> bool:
+        """Whether the warehouse knows when a table has changed, after a command has run."""
+        from dbt.adapters.capability import Capability
+
+        return bool(self._adapter().supports(Capability.TableLastModifiedMetadata))
 
     def execute(self, sql: str, bindings: Sequence[Any]) -> None:
         """Run SQL in one transaction of its own, with the adapter and the rights of the last command.
@@ -215,7 +242,8 @@ class Dbt:
     def _invoke(self, command: list[str], **arguments: Any) -> Any:
         result = self._result(command, (), **arguments)
         if not result.success:
-            raise DbtError(str(result.exception).strip() or f"dbt {command[0]} failed")
+            told = known_secrets.conceal(str(result.exception)).strip()
+            raise DbtError(explained(told) or f"dbt {command[0]} failed")
         return result.result
 
     def _result(
@@ -224,8 +252,13 @@ class Dbt:
         # dbt costs two seconds of imports; who only reads manifests does not pay them.
         from dbt.cli.main import dbtRunner
 
+        quick_dbt.hurry()
+        plugins.only_installed()
         project = self.project
         profile = read_profile(project)
+        hide_from_dbt(project)
+        var_parsing.watch()
+        known_secrets.learn(project)
         options = [
             *("--profile", profile.name, "--target", profile.target),
             *("--project-dir", str(project.dbt_dir)),
@@ -233,11 +266,14 @@ class Dbt:
             *("--target-path", str(self.target_dir)),
             *("--log-path", str(self.target_dir / "logs")),
             *("--log-level", "none", "--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats"),
+            "--partial-parse",
+            # Whatever the project's flags say: what is read here is what dbt writes, but for lists.
+            "--no-write-json" if command[0] == "ls" else "--write-json",
         ]
         if self._variables:
             arguments["vars"] = self._variables
         runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
-        with packages.environment(packages.variables(project) | self.environment):
+        with packages.environment(self._variables_of_dbt()):
             return runner.invoke([*command, *options], **arguments)
 
 

@@ -10,6 +10,7 @@ from orrery.config.errors import ConfigError, Problem, suggest
 from orrery.config.exposure import PipelineRun
 from orrery.config.kinds import RUN_KINDS, ExposureMeta
 from orrery.config.project import Project
+from orrery.config.resources import SOURCE, type_of
 from orrery.manifest.blocks import BlockReader
 
 Resource = dict[str, Any]
@@ -30,11 +31,8 @@ def exposure_runs(
     problems: list[Problem] = []
     for _, exposure in sorted(exposures.items()):
         meta = (exposure.get("config", {}).get("meta") or exposure.get("meta") or {}).get("orrery")
-        parents = [
-            parent
-            for parent in exposure["depends_on"]["nodes"]
-            if not parent.startswith(("source.", "metric."))
-        ]
+        reads = exposure["depends_on"]["nodes"]
+        parents = [parent for parent in reads if type_of(parent) not in (SOURCE, "metric")]
         if meta is None or not parents or not all(parent in built for parent in parents):
             continue
         reader = BlockReader.of_exposure(project, exposure)
@@ -60,6 +58,7 @@ def exposure_runs(
                 "kind": kind,
                 "block": run,
                 "depends_on": {"nodes": parents},
+                "reads": [parent for parent in reads if type_of(parent) == SOURCE],
             }
         )
     if problems:

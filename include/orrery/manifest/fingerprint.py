@@ -21,6 +21,10 @@ _PATH_KEYS = {
     "snapshot-paths": ["snapshots"],
     "test-paths": ["tests"],
     "macro-paths": ["macros"],
+    "function-paths": ["functions"],
+    # Their YAML files and blocks of docs can describe other resources, too.
+    "analysis-paths": ["analyses"],
+    "docs-paths": [],
 }
 _SUFFIXES = (".sql", ".yml", ".yaml", ".md", ".py", ".csv")
 _TOP_FILES = (
@@ -57,6 +61,11 @@ def changes(project: Project, built_from: Mapping[str, Entry]) -> list[str]:
             result.append(f"{name} has changed")
     result += [f"{name} is gone" for name in built_from if name not in found]
     return sorted(result)
+
+
+def names(project: Project) -> list[str]:
+    """The files that can change the manifest, by path inside the dbt project."""
+    return [name for name, _, _ in _files(project)]
 
 
 def _digest(path: Path) -> str:

@@ -17,7 +17,7 @@ def similar_selection(select: Iterable[str], manifest: Mapping[str, Any]) -> str
     Knows tags, groups, sources and node names; other methods have no list of values.
     """
     known = {
-        None: {node["name"] for node in manifest["nodes"].values()},
+        None: {node["name"] for key in ("nodes", "functions") for node in manifest.get(key, {}).values()},
         "tag": {tag for node in manifest["nodes"].values() for tag in node.get("tags", ())},
         "group": {group["name"] for group in manifest.get("groups", {}).values()},
         "source": {source["source_name"] for source in manifest["sources"].values()},

@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import yaml
 
+from orrery.config.errors import OrreryError
 from orrery.config.project import Project
+from orrery.manifest.dbt_environment import without_airflow
 from orrery.manifest.packages import installed, packages_folder, variables
 
 HUB = "https://hub.getdbt.com/"
@@ -34,9 +36,10 @@ def install_packages(project: Project, *, again: bool = False) -> str | None:
     Returns None when everything listed is installed, else why not, in words. Packages that somebody else
     has put into the folder are used as they are. dbt loads whatever lies there, so the main project works
     with and without them. A hub that could not be reached is not tried again for some hours, in which
-    nothing is said of it either, but with `again`.
+    nothing is said of it either, but with `again`. Raises OrreryError for a list in the wrong place.
     """
     installer = project.dbt_dir / "packages"
+    _check_place(project, installer)
     listed = _listed(installer)
     if not listed:
         return None
@@ -56,9 +59,24 @@ def install_packages(project: Project, *, again: bool = False) -> str | None:
     return reason
 
 
-def _listed(installer: Path) -> list[dict[str, Any]]:
+def _check_place(project: Project, installer: Path) -> None:
+    """dbt refuses a project that lists packages which are not there; only the installer's are installed."""
+    for name in ("packages.yml", "dependencies.yml"):
+        path = project.dbt_dir / name
+        count = len(_listed(project.dbt_dir, name))
+        if count > len(installed(project)):
+            place = project.relative(installer)
+            raise OrreryError(
+                f"{project.relative(path)}: it lists packages that are not installed, and Orrery "
+                f"installs what {place}/packages.yml lists.\n"
+                f"  Move the list there. {place} is a small dbt project of its own, so that yours works "
+                "without a network, too: see docs/local.md."
+            )
+
+
+def _listed(folder: Path, name: str = "packages.yml") -> list[dict[str, Any]]:
     try:
-        content = yaml.safe_load((installer / "packages.yml").read_bytes())
+        content = yaml.safe_load((folder / name).read_bytes())
     except FileNotFoundError:
         return []
     return (content or {}).get("packages") or []
@@ -143,7 +161,7 @@ def _run_deps(project: Project, installer: Path, folder: Path) -> str | None:
     try:
         done = subprocess.run(
             command,
-            env=os.environ | settings,
+            env=without_airflow(os.environ) | settings,
             cwd=installer,
             capture_output=True,
             text=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment
+from jinja2.sandbox import SandboxedEnvironment
 
+from orrery.config.environment import is_of_airflow
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 
@@ -98,14 +99,15 @@ def _rendered(value: Any) -> Any:
 
 
 def _render(text: str) -> str:
-    jinja = Environment(autoescape=False)
+    # As in dbt: the text of a profile must not run code in Airflow's processes.
+    jinja = SandboxedEnvironment(autoescape=False)
     # What dbt makes of these, their readers make of text.
     jinja.filters.update(dict.fromkeys(("as_number", "as_bool", "as_native", "as_text"), str))
     return jinja.from_string(text).render(env_var=_env_var)
 
 
 def _env_var(name: str, default: str | None = None) -> str:
-    value = os.environ.get(name, default)
+    value = default if is_of_airflow(name) else os.environ.get(name, default)
     if value is None:
         raise ProfileError(f"profiles.yml needs the environment variable {name}.\n  Set it.")
     return value

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import TopologicalSorter
 from typing import Any
 
-from orrery.config.resources import NODE_TYPES, TEST_TYPES
+from orrery.config.resources import (
+    NODE_TYPES,
+    ON_RUN_END,
+    ON_RUN_START,
+    OPERATION,
+    SOURCE,
+    TEST_TYPES,
+    type_of,
+)
+from orrery.manifest.freshness import has_threshold
+from orrery.manifest.makers import parents_of, source_makers, with_makers
+from orrery.manifest.packages import ELEMENTARY
 
 Resource = dict[str, Any]
+
+# What is said to us in the meta of a resource.
+_ORRERY = "orrery"
 
 
 def slim_manifest(
@@ -18,31 +31,31 @@ def slim_manifest(
     """Cut `manifest` down to the `selected` unique ids and the sources that they read.
 
     `depends_on` of each resource is rewritten to its nearest ancestors that are kept, so that the
-    order of dbt holds across nodes that are not selected; and a source whose relation is made by a
-    kept node (a seed, say) depends on that node. `stages` maps a pipeline's own stages to nodes.
+    order of dbt holds across nodes that are not selected. What reads a source depends on the node that makes
+    the source's table (see orrery.manifest.makers), by way of the source where that is kept. Functions are
+    among the nodes. `stages` maps a pipeline's own stages to nodes.
     """
     resources: dict[str, Resource] = {
         **manifest["nodes"],
         **manifest["sources"],
         **manifest.get("unit_tests", {}),
+        **manifest.get("functions", {}),
     }
     kept = {uid for uid in selected if resources.get(uid, {}).get("resource_type") in NODE_TYPES}
-    read = {parent for uid in kept for parent in _depends_on(resources[uid])}
+    read = {parent for uid in kept for parent in parents_of(resources[uid])}
     sources = {uid for uid in resources if uid in manifest["sources"] and (uid in selected or uid in read)}
     tests = {
         uid
         for uid, resource in resources.items()
         if resource["resource_type"] in TEST_TYPES and (uid in selected or _only_on(resource, sources))
     }
-    tested = {parent for uid in tests for parent in _depends_on(resources[uid])}
-    made_by = _made_by(resources, kept, sources)
+    tested = {parent for uid in tests for parent in parents_of(resources[uid])}
+    unchecked = sorted(uid for uid in sources if resources[uid].get("unchecked"))
     sources = {
-        uid
-        for uid in sources
-        if uid in tested or uid in made_by or _has_freshness(resources[uid]) or _is_loaded(resources[uid])
+        uid for uid in sources if uid in tested or has_threshold(resources[uid]) or _is_loaded(resources[uid])
     }
     kept |= sources
-    lineage = _Lineage(resources, kept, made_by)
+    lineage = _Lineage(resources, kept, manifest["metadata"].get("adapter_type") or "")
     own_stage = {uid: stage for stage, members in stages.items() for uid in members}
     return {
         "metadata": {
@@ -52,14 +65,16 @@ def slim_manifest(
         # What fills the sources, and what runs after the models; see orrery.manifest.ingest and exposures.
         "ingest": [],
         "runs": [],
+        # The hooks of a run, but those of Elementary, which are Orrery's own matter.
+        "hooks": {when: _hooks(manifest["nodes"], when) for when in (ON_RUN_START, ON_RUN_END)},
         # Whether this dbt package is installed.
         "elementary": False,
         # Who is told of what; see orrery.manifest.alerts.
         "alerts": None,
         "exposures": {
-            uid: {"name": exposure["name"], "depends_on": {"nodes": _depends_on(exposure)}}
+            uid: {"name": exposure["name"], "depends_on": {"nodes": parents_of(exposure)}}
             for uid, exposure in sorted(manifest.get("exposures", {}).items())
-            if not kept.isdisjoint(_depends_on(exposure))
+            if not kept.isdisjoint(parents_of(exposure))
         },
         "nodes": {
             uid: _slim(resources[uid], lineage.parents(uid), own_stage.get(uid))
@@ -71,61 +86,58 @@ def slim_manifest(
             for uid in lineage.ordered()
             if uid in sources
         },
-        "tests": {
-            uid: _slim(resources[uid], [p for p in _depends_on(resources[uid]) if p in kept], None)
-            for uid in sorted(tests)
+        "tests": {uid: _slim_test(resources[uid], kept) for uid in sorted(tests)},
+        # Sources with a threshold whose age dbt cannot tell; see orrery.manifest.freshness.
+        "unchecked": unchecked,
+        # Of sources that are not kept: the nodes that make them, for the tests and exposures that read them.
+        "made_by": {
+            uid: parents
+            for uid in sorted(manifest["sources"].keys() - sources)
+            if (parents := lineage.parents(uid))
         },
     }
 
 
-def _depends_on(resource: Resource) -> list[str]:
-    return list(resource.get("depends_on", {}).get("nodes", []))
+def _hooks(nodes: Mapping[str, Resource], when: str) -> dict[str, str]:
+    """The code of the hooks of one moment, by unique id."""
+    return {
+        uid: node["raw_code"]
+        for uid, node in sorted(nodes.items())
+        if node["resource_type"] == OPERATION
+        and when in node.get("tags", ())
+        and node["package_name"] != ELEMENTARY
+    }
 
 
 def _only_on(test: Resource, sources: set[str]) -> bool:
-    parents = _depends_on(test)
+    parents = parents_of(test)
     return bool(parents) and all(parent in sources for parent in parents)
-
-
-def _has_freshness(source: Resource) -> bool:
-    # dbt writes {"count": null, "period": null} for a threshold that is not set.
-    freshness = source.get("freshness") or {}
-    return any(
-        (freshness.get(threshold) or {}).get("count") is not None
-        for threshold in ("warn_after", "error_after")
-    )
 
 
 def _is_loaded(source: Resource) -> bool:
     """Whether something is said about how data comes into the source."""
-    return "orrery" in (source["config"].get("meta") or {})
-
-
-def _made_by(resources: Mapping[str, Resource], kept: set[str], sources: set[str]) -> dict[str, str]:
-    """The kept node that makes the table of a source, by the source's unique id."""
-    makers = {
-        relation: uid for uid in sorted(kept) if (relation := resources[uid].get("relation_name")) is not None
-    }
-    return {
-        uid: makers[relation]
-        for uid in sorted(sources)
-        if (relation := resources[uid].get("relation_name")) in makers
-    }
+    return _ORRERY in (source["config"].get("meta") or {})
 
 
 class _Lineage:
     """The graph of the kept resources, contracted over those that are not kept."""
 
-    def __init__(self, resources: Mapping[str, Resource], kept: set[str], made_by: Mapping[str, str]) -> None:
-        self._resources = resources
+    def __init__(self, resources: Mapping[str, Resource], kept: set[str], adapter: str) -> None:
         self._kept = kept
+        self._direct = {
+            uid: [parent for parent in parents_of(resource) if parent in resources]
+            for uid, resource in resources.items()
+        }
+        of_type: dict[str, dict[str, Resource]] = {}
+        for uid, resource in resources.items():
+            of_type.setdefault(resource["resource_type"], {})[uid] = resource
+        tests = {uid for kind in TEST_TYPES for uid in of_type.get(kind, ())}
+        makers = source_makers(resources, of_type.get(SOURCE, {}), adapter)
+        for uid, found in with_makers(self._direct, makers, tests).items():
+            self._direct[uid] += found
         self._nearest: dict[str, dict[str, None]] = {}
-        for uid in self._in_order(resources, parents_of=self._direct):
-            self._nearest[uid] = self._contract(self._direct(uid))
-        for source, maker in made_by.items():
-            # A node that reads its own earlier table as a source must not wait for itself.
-            if source not in self._ancestors(maker):
-                self._nearest[source] = {maker: None}
+        for uid in self._in_order(resources, parents_of=self._direct.__getitem__):
+            self._nearest[uid] = self._contract(self._direct[uid])
 
     def parents(self, uid: str) -> list[str]:
         """The nearest kept ancestors of `uid`."""
@@ -135,24 +147,11 @@ class _Lineage:
         """The kept resources, every one after its parents."""
         return self._in_order(self._kept, parents_of=self.parents)
 
-    def _direct(self, uid: str) -> list[str]:
-        return [parent for parent in _depends_on(self._resources[uid]) if parent in self._resources]
-
     def _contract(self, parents: Iterable[str]) -> dict[str, None]:
         nearest: dict[str, None] = {}
         for parent in parents:
             nearest.update({parent: None} if parent in self._kept else self._nearest[parent])
         return nearest
-
-    def _ancestors(self, uid: str) -> set[str]:
-        found: set[str] = set()
-        waiting = deque(self._nearest[uid])
-        while waiting:
-            parent = waiting.popleft()
-            if parent not in found:
-                found.add(parent)
-                waiting.extend(self._nearest[parent])
-        return found
 
     @staticmethod
     def _in_order(resources: Iterable[str], parents_of: Callable[[str], list[str]]) -> list[str]:
@@ -180,6 +179,8 @@ _COPIED = (
     "model",
     "column_name",
     "test_metadata",
+    "arguments",
+    "returns",
 )
 
 
@@ -191,13 +192,23 @@ def _is_pii(column: Resource) -> bool:
     return "pii" in tags or bool(meta.get("pii"))
 
 
+def _slim_test(test: Resource, kept: set[str]) -> Resource:
+    """A test; `reads` are its sources that are not kept."""
+    parents = parents_of(test)
+    slim = _slim(test, [parent for parent in parents if parent in kept], None)
+    if reads := [parent for parent in parents if parent not in kept and type_of(parent) == SOURCE]:
+        slim["reads"] = reads
+    return slim
+
+
 def _slim(resource: Resource, parents: list[str], stage: str | None) -> Resource:
     config = resource.get("config", {})
     slim = {key: resource[key] for key in _COPIED if resource.get(key)}
-    slim["config"] = {
-        key: config[key] for key in ("materialized", "severity", "group", "meta") if config.get(key)
-    }
-    if not _has_freshness(resource):
+    slim["config"] = {key: config[key] for key in ("materialized", "severity", "group") if config.get(key)}
+    if _ORRERY in (config.get("meta") or {}):
+        # What others say there is for others: Cosmos would change its tasks, or refuse the DAG.
+        slim["config"]["meta"] = {_ORRERY: config["meta"][_ORRERY]}
+    if not has_threshold(resource):
         slim.pop("freshness", None)
     slim["depends_on"] = {"nodes": parents}
     slim["columns"] = {

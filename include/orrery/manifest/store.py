@@ -1,9 +1,18 @@
-"""The built manifests on disk: one slim manifest per pipeline and an index of how they were built."""
+"""The built manifests on disk: the last good version of each pipeline, and an index of them.
+
+A version is one file: the slim manifest together with the text of the pipeline's file that it was resolved
+from. Its name holds a digest of its content, so it never changes; the index, which is replaced as a whole,
+says which version of each pipeline counts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -12,15 +21,19 @@ import orjson
 
 from orrery.config.environment import environment
 from orrery.config.errors import OrreryError
+from orrery.config.loader import LoadedPipeline, load_text
 from orrery.config.project import Project
+from orrery.config.text import fit_all
 from orrery.manifest import fingerprint, packages
+from orrery.manifest.index import FORMAT, Entry, Index
+from orrery.manifest.lock import exclusively
 from orrery.manifest.profile import ProfileError, read_profile
 
-# Changes whenever the content of these files changes in a way that an older reader cannot follow.
-FORMAT = 4
 # dbt's memory of the parsed project; without it every run would parse all files anew.
 PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"
+_PIPELINE = "pipeline"
+_NOTHING = Index({})
 
 
 class ManifestError(OrreryError):
@@ -28,112 +41,158 @@ class ManifestError(OrreryError):
 
 
 class ManifestStore:
-    """Reads and writes the slim manifests of a project."""
+    """Reads and writes the versions of a project's pipelines."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
 
-    def path(self, pipeline: str) -> Path:
-        """The slim manifest of a pipeline, in the shape that Cosmos reads."""
-        return self.project.manifest_dir / f"{pipeline}.json"
-
     @property
     def index_path(self) -> Path:
-        """The file that says what the manifests were built from."""
+        """The file that says which versions count, and what they were built from."""
         return self.project.manifest_dir / "index.json"
 
     @property
+    def parse_dir(self) -> Path:
+        """dbt's target folder for builds alone: whatever else uses dbt writes to another one."""
+        return self.project.manifest_dir / "dbt"
+
+    @property
     def partial_parse(self) -> Path:
-        """A copy of dbt's partial parse for the runs; the original is spoiled by any other use of dbt."""
+        """dbt's partial parse of the last good build, for the runs."""
         return self.project.manifest_dir / PARTIAL_PARSE
 
     def keep_partial_parse(self) -> None:
-        """Make the copy, after dbt has parsed the project."""
+        """Copy it, after dbt has parsed the project."""
         temporary = self.partial_parse.with_suffix(f".{os.getpid()}")
-        self.project.manifest_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.project.target_dir / PARTIAL_PARSE, temporary)
+        shutil.copyfile(self.parse_dir / PARTIAL_PARSE, temporary)
         temporary.replace(self.partial_parse)
 
-    def read_index(self) -> dict[str, Any] | None:
-        """The index, or None when nothing (or something of another version) was built."""
-        try:
-            index = orjson.loads(self.index_path.read_bytes())
-        except (FileNotFoundError, orjson.JSONDecodeError):
-            return None
-        return cast("dict[str, Any]", index) if index.get("format") == FORMAT else None
+    def lock(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Held by whoever builds; another build waits, and `report` gets a line about it."""
+        path = self.project.manifest_dir / ".lock"
+        return exclusively(path, lambda: report("Another ./orrery is building: waiting for it."))
+
+    def index(self) -> Index:
+        """The index; an empty one when nothing was built, or by another version of Orrery."""
+        return self._read_index() or _NOTHING
+
+    def entries(self) -> dict[str, Entry]:
+        """The pipelines of this environment that were built, or that a build has refused."""
+        return self.index().of_environment(environment())
 
     def stale(self) -> list[str]:
         """Why the manifests must be built again, in words; empty when they are current."""
-        index = self.read_index()
+        index = self._read_index()
         if index is None:
-            return ["there is no manifest yet"]
-        changes = self.made_for_another() + fingerprint.changes(self.project, index["files"])
-        if index["packages"] != packages.state(self.project):
+            earlier = self.index_path.exists()
+            told = "another version of Orrery has built it" if earlier else "there is no manifest yet"
+            return [told]
+        built_from = index.built_from
+        changes = self.made_for_another() + fingerprint.changes(self.project, built_from["files"])
+        if built_from["packages"] != packages.state(self.project):
             changes.append("other dbt packages are installed than it was built with")
         return changes
+
+    def must_build(self) -> bool:
+        """Whether something has changed, or was wrong: what is beside the files may have been put right."""
+        index = self.index()
+        troubles = [index.trouble, *(entry.trouble for entry in self.entries().values())]
+        return any(troubles) or bool(self.stale())
 
     def made_for_another(self) -> list[str]:
         """Which other target or environment the manifests were built for, in words; empty when for these."""
         reasons = []
-        index = self.read_index() or {}
+        built_from = self.index().built_from
         for kind, here in _made_for(self.project).items():
-            built = index.get(kind, here)
+            built = built_from.get(kind, here)
             if built != here:
                 then = f"for the {kind} {built}" if built else f"without {kind}"
                 now = f"it is {here}" if here else "there is none"
                 reasons.append(f"it was built {then}, here {now}")
         return reasons
 
-    def check_current(self) -> None:
-        """Raise ManifestError unless the manifests belong to the project as it is now."""
+    def why_stale(self) -> str | None:
+        """What to say of manifests that do not belong to the project as it is now; None of current ones."""
         reasons = self.stale()
-        if reasons:
-            shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
-            raise ManifestError(
-                f"{self.project.relative(self.index_path)}: the manifest is not current: {shown}.\n"
-                f"  Run {BUILD_COMMAND}"
-            )
+        if not reasons:
+            return None
+        shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+        path = self.project.relative(self.index_path)
+        return f"{path}: the manifest is not current: {shown}.\n  Run {BUILD_COMMAND}"
 
     def check(self, pipeline: str) -> None:
-        """Raise ManifestError with what the build found wrong, or when there is no slim manifest."""
-        index = self.read_index()
-        problem = index and (index["problem"] or index["pipelines"].get(pipeline))
-        if problem:
-            raise ManifestError(problem)
-        if index is None or not self.path(pipeline).is_file():
-            raise ManifestError(
-                f"{self.project.relative(self.path(pipeline))}: the manifest of {pipeline!r} is missing.\n"
-                f"  Run {BUILD_COMMAND}"
-            )
+        """Raise ManifestError with what the last build found wrong, or when there is no version."""
+        index = self.index()
+        if trouble := index.trouble_of(pipeline):
+            raise ManifestError(trouble.text)
+        self.path(pipeline)
+
+    def path(self, pipeline: str) -> Path:
+        """The file of the last good version, in the shape that Cosmos reads; raises ManifestError."""
+        entry = self.index().entries.get(pipeline)
+        if entry is None or not entry.manifest:
+            folder = self.project.relative(self.project.manifest_dir)
+            raise ManifestError(f"{folder}: the manifest of {pipeline!r} is missing.\n  Run {BUILD_COMMAND}")
+        return self.project.manifest_dir / entry.manifest
 
     def read(self, pipeline: str) -> dict[str, Any]:
-        """The slim manifest of `pipeline`; raises ManifestError as `check` does."""
-        self.check(pipeline)
-        return cast("dict[str, Any]", orjson.loads(self.path(pipeline).read_bytes()))
+        """The slim manifest of the last good version of `pipeline`; raises ManifestError."""
+        return self.load(pipeline)[1]
 
-    def write(self, pipeline: str, content: dict[str, Any]) -> None:
-        """Store the slim manifest of `pipeline`."""
-        write_whole(self.path(pipeline), orjson.dumps(content))
+    def load(self, pipeline: str) -> tuple[LoadedPipeline, dict[str, Any]]:
+        """The last good version of `pipeline`: its file as it was then, and its slim manifest.
 
-    def write_index(
-        self, files: dict[str, Any], problem: str | None, pipelines: dict[str, str | None]
-    ) -> None:
-        """Store the index, and remove slim manifests that no pipeline uses any more.
-
-        `problem` is an error of the whole project; `pipelines` maps each pipeline to its own, or None.
+        Raises ManifestError when there is none, and ConfigError when this Orrery does not understand it.
         """
-        index = {
-            "format": FORMAT,
-            "files": files,
-            "packages": packages.state(self.project),
-            **_made_for(self.project),
-            "problem": problem,
-            "pipelines": pipelines,
-        }
-        write_whole(self.index_path, orjson.dumps(index))
+        return read_version(self.path(pipeline), pipeline)
+
+    def keep(self, pipeline: LoadedPipeline, slim: dict[str, Any]) -> Path:
+        """Store a version of a pipeline, which counts as soon as the index names it; returns its file."""
+        content = {**slim, _PIPELINE: {"file": pipeline.document.file, "text": pipeline.text}}
+        try:
+            written = orjson.dumps(content)
+        except TypeError:
+            # Halves of characters, which JSON can escape and UTF-8 cannot hold.
+            written = orjson.dumps(fit_all(content))
+        digest = hashlib.blake2b(written, digest_size=8).hexdigest()
+        path = self.project.manifest_dir / f"{pipeline.name}.{digest}.json"
+        if not path.exists():
+            write_whole(path, written)
+        return path
+
+    def write_index(self, index: Index) -> None:
+        """Replace the index, then remove versions that neither it nor the one before names."""
+        named = {entry.manifest for each in (self.index(), index) for entry in each.entries.values()}
+        write_whole(self.index_path, orjson.dumps(index.as_json()))
         for path in self.project.manifest_dir.glob("*.json"):
-            if path != self.index_path and path.stem not in pipelines:
-                path.unlink()
+            if path != self.index_path and path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def built_from(self, files: dict[str, Any]) -> dict[str, Any]:
+        """What a build is made from: `files`, which were there before it began, and what is beside them."""
+        return {"files": files, "packages": packages.state(self.project), **_made_for(self.project)}
+
+    def _read_index(self) -> Index | None:
+        try:
+            value = orjson.loads(self.index_path.read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return None
+        return Index.read(value) if value.get("format") == FORMAT else None
+
+
+def read_version(path: Path, name: str) -> tuple[LoadedPipeline, dict[str, Any]]:
+    """A stored version of the pipeline `name`. Raises ManifestError, ConfigError; see ManifestStore.load."""
+    try:
+        slim = cast("dict[str, Any]", orjson.loads(path.read_bytes()))
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {error}\n  Run {BUILD_COMMAND}") from None
+    said = slim.pop(_PIPELINE)
+    return load_text(said["text"], name, said["file"]), slim
+
+
+def now() -> str:
+    """The time of a build."""
+    return datetime.now(UTC).isoformat()
 
 
 def _made_for(project: Project) -> dict[str, str]:

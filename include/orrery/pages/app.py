@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.pages import html, plots
-from orrery.pages.catalog import Catalog
+from orrery.pages.catalog import Catalog, Listed
 from orrery.pages.metadata import GetUserDep, SessionDep
 from orrery.pages.product import Product, attention_first
 from orrery.pages.products import all_products, may_read, one_product, published, published_files
@@ -40,7 +40,8 @@ def index(request: Request, user: GetUserDep, session: SessionDep) -> HTMLRespon
     found = all_products(catalog, user, session)
     products = attention_first(found.products)
     trends = {product.name: plots.duration_bars(product.runs[-20:], 168, 34, most=20) for product in products}
-    tasks = {product.name: catalog.tasks(product.name) for product in products}
+    listed = catalog.pipelines()
+    tasks = {product.name: listed.get(product.name, Listed(product.name)).tasks for product in products}
     return html.page(
         request,
         "index.html",
@@ -66,11 +67,11 @@ def product(request: Request, name: str, user: GetUserDep, session: SessionDep) 
         "product.html",
         product=shown,
         missing=[text for text in (*found.missing, of_runs.missing) if text],
-        durations=plots.duration_bars(shown.runs, 640, 220, most=30),
+        durations=plots.duration_bars(shown.runs, 640, 220, most=30, usual=shown.usual_seconds),
         trends=plots.row_trends(shown, 200, 44),
         grid=plots.result_grid(shown),
         slowest=plots.slowest(shown),
-        tasks=catalog.tasks(name),
+        tasks=catalog.pipelines().get(name, Listed(name)).tasks,
         runs=[
             (run, of_runs.of_runs.get(run_name(run.run_id, run.run_after), frozenset()))
             for run in reversed(shown.runs)
@@ -107,7 +108,7 @@ def published_file(
 def _content(name: str, folder: str, file: str, *, may_read: bool) -> Content:
     """A published file; what is not there and what may not be read are the same HTTPException."""
     catalog = _catalog()
-    pipeline = catalog.pipelines().valid.get(name)
+    pipeline = catalog.pipelines().get(name)
     try:
         files = published_files(catalog, Product(name, pipeline.config)) if pipeline and may_read else None
         content = files.read(folder, file) if files else None

@@ -1,58 +1,72 @@
-"""The pipelines of the project, read again when their files have changed."""
+"""The pipelines of the project as Airflow has them, read again after each build."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from orrery.config.environment import environment
 from orrery.config.errors import OrreryError
-from orrery.config.loader import Pipelines, load_pipelines
+from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
-from orrery.manifest.store import ManifestStore
+from orrery.manifest.store import ManifestStore, read_version
 from orrery.plan.planner import plan_pipeline
 
-Stamp = tuple[tuple[str, int, int], ...]
+
+@dataclass(frozen=True)
+class Listed:
+    """A pipeline: its file as it was when a build last found it good, or None when none ever has.
+
+    `notice` says which version runs and what is wrong, in a sentence and the first line of the message; None
+    when nothing is.
+    """
+
+    name: str
+    version: Path | None = field(repr=False, default=None)
+    notice: tuple[str, str] | None = None
+
+    @cached_property
+    def config(self) -> Pipeline | None:
+        """The settings of the pipeline."""
+        try:
+            return read_version(self.version, self.name)[0].config if self.version else None
+        except OrreryError:
+            return None
+
+    @cached_property
+    def tasks(self) -> Mapping[str, str]:
+        """The task id of each of its nodes, by dbt's unique id; nothing while it cannot be planned."""
+        try:
+            plan = plan_pipeline(*read_version(self.version, self.name)) if self.version else None
+        except OrreryError:
+            return {}
+        return {uid: task.task_id for task in plan.tasks.values() for uid in task.nodes} if plan else {}
 
 
 class Catalog:
-    """The pipelines of a project and the tasks of their nodes. Several threads may use it at once."""
+    """The pipelines of a project. Several threads may use it at once."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._pipelines: tuple[Stamp, Pipelines] | None = None
-        self._tasks: dict[str, tuple[Stamp, Mapping[str, str]]] = {}
+        self._store = ManifestStore(project)
+        self._read: tuple[tuple[int, int], Mapping[str, Listed]] | None = None
 
-    def pipelines(self) -> Pipelines:
-        """All pipeline files."""
-        stamp = _stamp(*self.project.pipelines_dir.glob("*.y*ml"))
-        if self._pipelines is None or self._pipelines[0] != stamp:
-            self._pipelines = stamp, load_pipelines(self.project)
-        return self._pipelines[1]
-
-    def tasks(self, name: str) -> Mapping[str, str]:
-        """The task id of each node of a pipeline, by dbt's unique id; nothing while it cannot be planned."""
-        pipeline = self.pipelines().valid.get(name)
-        if pipeline is None:
-            return {}
-        store = ManifestStore(self.project)
-        stamp = _stamp(self.project.pipelines_dir / Path(pipeline.document.file).name, store.path(name))
-        if name not in self._tasks or self._tasks[name][0] != stamp:
-            try:
-                plan = plan_pipeline(pipeline, store.read(name))
-                found = {uid: task.task_id for task in plan.tasks.values() for uid in task.nodes}
-            except OrreryError:
-                found = {}
-            self._tasks[name] = stamp, found
-        return self._tasks[name][1]
-
-
-def _stamp(*paths: Path) -> Stamp:
-    """What changes with the files: names, sizes and times."""
-    found = []
-    for path in sorted(paths):
+    def pipelines(self) -> Mapping[str, Listed]:
+        """All pipelines of this environment by name."""
         try:
-            status = path.stat()
+            status = self._store.index_path.stat()
         except FileNotFoundError:
-            continue
-        found.append((path.name, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+            return {}
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, self._list()
+        return self._read[1]
+
+    def _list(self) -> Mapping[str, Listed]:
+        index, folder = self._store.index(), self.project.manifest_dir
+        return {
+            name: Listed(name, folder / entry.manifest if entry.manifest else None, index.standing(name))
+            for name, entry in index.of_environment(environment()).items()
+        }

@@ -19,6 +19,9 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from orrery.config.errors import OrreryError
+from orrery.execute.options import RunOptions
+
 __all__ = ["FailedTask", "GetUserDep", "Run", "SessionDep", "failed_tasks", "readable", "recent_runs"]
 
 # What the pages show: the DAG, its runs, and how their tasks did.
@@ -29,13 +32,17 @@ _MOST_FAILED = 500
 
 @dataclass(frozen=True)
 class Run:
-    """A DAG run. `state` is Airflow's word; `seconds` counts on while it runs, None before it starts."""
+    """A DAG run. `state` is Airflow's word; `seconds` counts on while it runs, None before it starts.
+
+    `choices` is RunOptions.choices; None for a run that was refused because of them.
+    """
 
     run_id: str
     state: str
     run_after: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    choices: str | None = ""
 
     @property
     def seconds(self) -> float | None:
@@ -80,19 +87,26 @@ def recent_runs(session: Session, names: Collection[str], most: int) -> Mapping[
     """The last runs of each DAG, at most so many, the oldest first; one query."""
     rank = func.row_number().over(partition_by=DagRun.dag_id, order_by=DagRun.run_after.desc())
     ranked = select(DagRun.id, rank.label("rank")).where(DagRun.dag_id.in_(names)).subquery()
+    columns = (DagRun.state, DagRun.run_after, DagRun.start_date, DagRun.end_date, DagRun.conf)
     query = (
-        select(
-            DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.run_after, DagRun.start_date, DagRun.end_date
-        )
+        select(DagRun.dag_id, DagRun.run_id, *columns)
         .join(ranked, ranked.c.id == DagRun.id)
         .where(ranked.c.rank <= most)
         .order_by(DagRun.run_after)
     )
     found: dict[str, list[Run]] = defaultdict(list)
     rows: Iterable[Any] = session.execute(query)
-    for dag_id, run_id, state, run_after, started_at, ended_at in rows:
-        found[dag_id].append(Run(run_id, str(state), run_after, started_at, ended_at))
+    for dag_id, run_id, state, run_after, started_at, ended_at, conf in rows:
+        found[dag_id].append(Run(run_id, str(state), run_after, started_at, ended_at, _choices(conf)))
     return found
+
+
+def _choices(conf: Any) -> str | None:
+    try:
+        return RunOptions.from_params(conf or {}).choices
+    # Airflow takes any JSON.
+    except (OrreryError, AttributeError, TypeError, ValueError):
+        return None
 
 
 def failed_tasks(session: Session, runs: Mapping[str, str]) -> Mapping[str, list[FailedTask]]:

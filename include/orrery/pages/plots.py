@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from orrery.config.resources import TEST_TYPES
 from orrery.execute import history
@@ -36,16 +35,18 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """One bar for each run, ticks (height and label), and the median (likewise) of more than two runs."""
+    """One bar for each run, ticks (height and label), and what is usual (likewise), where that is known."""
 
     width: float
     height: float
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[float, str], ...] = ()
-    median: tuple[float, str] | None = None
+    usual: tuple[float, str] | None = None
 
 
-def duration_bars(runs: Sequence[Run], width: float, height: float, *, most: int) -> Bars:
+def duration_bars(
+    runs: Sequence[Run], width: float, height: float, *, most: int, usual: history.Usual | None = None
+) -> Bars:
     """How long the runs took; a bar at its least is two units high, so that each run is seen."""
     seconds = [run.seconds or 0.0 for run in runs]
     ticks = nice_ticks(max(seconds, default=0.0))
@@ -67,13 +68,12 @@ def duration_bars(runs: Sequence[Run], width: float, height: float, *, most: int
                 run.run_id,
             )
         )
-    middle = median(seconds) if len(seconds) > 2 else None
     return Bars(
         width,
         height,
         tuple(bars),
         tuple((round(height - tick / top * height, 1), duration(tick) if tick else "0") for tick in ticks),
-        None if middle is None else (round(height - middle / top * height, 1), duration(middle)),
+        (round(height - usual.median / top * height, 1), duration(usual.median)) if usual else None,
     )
 
 
@@ -92,7 +92,10 @@ def nice_ticks(top: float, intervals: int = 4) -> list[float]:
 
 @dataclass(frozen=True)
 class Trend:
-    """The rows of a model over the runs: points, from left to right, and how the last one differs."""
+    """The rows of a model over the runs.
+
+    `points` go from left to right; `change` says by how much the rows of the last run differ from usual.
+    """
 
     node: NodeRun
     width: float
@@ -109,18 +112,28 @@ class Trend:
 def row_trends(product: Product, width: float, height: float) -> list[Trend]:
     """One trend for each seed, snapshot and model that reports rows, those with the most rows first."""
     runs = product.history
+    changes = {change.node.unique_id: change for change in history.changes(runs, "rows_affected")}
     found: dict[str, list[tuple[int, NodeRun, int]]] = defaultdict(list)
     for index, run in enumerate(runs):
         for node in run.nodes:
             # Tests affect no rows.
             if node.status in history.RAN and node.rows_affected is not None:
                 found[node.unique_id].append((index, node, node.rows_affected))
-    trends = [_trend(values, len(runs), width, height) for values in found.values()]
+    trends = [
+        _trend(values, len(runs), width, height, _percent(changes.get(uid))) for uid, values in found.items()
+    ]
     trends.sort(key=lambda trend: (-(trend.node.rows_affected or 0), trend.node.name))
     return trends[:_MOST_MODELS]
 
 
-def _trend(values: list[tuple[int, NodeRun, int]], runs: int, width: float, height: float) -> Trend:
+def _percent(change: history.Change | None) -> str:
+    before = change.usual.median if change else 0
+    return f"{(change.now - before) / before:+.0%}" if change and before and change.now != before else ""
+
+
+def _trend(
+    values: list[tuple[int, NodeRun, int]], runs: int, width: float, height: float, change: str
+) -> Trend:
     rows = [value for _, _, value in values]
     low, high = min(rows), max(rows)
     points = tuple(
@@ -131,8 +144,6 @@ def _trend(values: list[tuple[int, NodeRun, int]], runs: int, width: float, heig
         )
         for index, node, value in values
     )
-    before = median(rows[:-1]) if len(rows) > 1 else None
-    change = "" if not before or rows[-1] == before else f"{(rows[-1] - before) / before:+.0%}"
     return Trend(values[-1][1], width, height, points, change)
 
 
@@ -198,7 +209,7 @@ def _cell(node: NodeRun | None, run: Run) -> Cell:
 
 @dataclass(frozen=True)
 class Slow:
-    """A node, its part of the slowest one (0 to 1) and the median of the runs before, in seconds."""
+    """A node, its part of the slowest one (0 to 1), and how many seconds are usual, where that is known."""
 
     node: NodeRun
     part: float
@@ -210,18 +221,11 @@ def slowest(product: Product, most: int = 8) -> list[Slow]:
     runs = product.history
     if not runs:
         return []
-    before: dict[str, list[float]] = defaultdict(list)
-    for run in runs[:-1]:
-        for node in run.nodes:
-            if node.status in history.RAN:
-                before[node.unique_id].append(node.seconds)
+    usual = history.usual_figures(runs, "seconds")
     shares = history.slowest(runs[-1], most)
     top = max((share.node.seconds for share in shares), default=0.0) or 1.0
     return [
-        Slow(
-            share.node,
-            share.node.seconds / top,
-            median(before[share.node.unique_id]) if before[share.node.unique_id] else None,
-        )
+        Slow(share.node, share.node.seconds / top, found.median if found else None)
         for share in shares
+        for found in (usual.get(share.node.unique_id),)
     ]

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import median
 
 from orrery.config.pipeline import Pipeline
 from orrery.config.resources import SOURCE, TEST_TYPES
@@ -34,7 +33,8 @@ class TestResults:
 class Product:
     """A pipeline as the pages show it.
 
-    `config` is None when its file has errors. `runs` are the last ones, the oldest first; `failed` are the
+    `config` is None when no build has found it good yet; `notice` says what is wrong with it now (see
+    orrery.pages.catalog). `runs` are the last ones, the oldest first; `failed` are the
     tasks that failed in the last of them; `nodes` is what the ledger has of these runs. `files` are the
     names of what the latest run has published.
     """
@@ -45,16 +45,22 @@ class Product:
     failed: tuple[FailedTask, ...] = ()
     nodes: Mapping[str, tuple[NodeRun, ...]] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    notice: tuple[str, str] | None = None
 
     @property
     def last(self) -> Run | None:
         return self.runs[-1] if self.runs else None
 
     @cached_property
-    def typical_seconds(self) -> float | None:
-        """The median of the runs before the last one that succeeded."""
-        before = [run.seconds for run in self.runs[:-1] if run.state == "success" and run.seconds is not None]
-        return median(before) if before else None
+    def usual_seconds(self) -> history.Usual | None:
+        """How long the earlier runs took that succeeded and were made with the same choices as the last."""
+        return history.Usual.of(
+            [
+                run.seconds
+                for run in self.runs[:-1]
+                if run.state == "success" and run.seconds is not None and run.choices == self.runs[-1].choices
+            ]
+        )
 
     @cached_property
     def tests(self) -> TestResults | None:
@@ -82,8 +88,11 @@ class Product:
 
     @property
     def health(self) -> str:
-        """The worst of the last run, its tests and the sources, as in orrery.pages.words.kind."""
-        words = [node.status for node in self.sources]
+        """The worst of the last run, its tests and the sources, as in orrery.pages.words.kind.
+
+        It warns of a pipeline that does not run as the project's files have it.
+        """
+        words = [node.status for node in self.sources] + (["warn"] if self.notice else [])
         if self.tests:
             words += [node.status for node in (*self.tests.failed, *self.tests.warned)]
         ended = [run for run in self.runs if run.ended]

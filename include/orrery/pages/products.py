@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from orrery.config.errors import OrreryError
 from orrery.config.resources import SOURCE, TEST_TYPES
 from orrery.execute.node_runs import NodeRun
-from orrery.pages.catalog import Catalog
+from orrery.pages.catalog import Catalog, Listed
 from orrery.pages.ledger import read_nodes
 from orrery.pages.metadata import failed_tasks, readable, recent_runs
 from orrery.pages.product import Product, by_run
@@ -47,7 +47,7 @@ class Published:
 
 def all_products(catalog: Catalog, user: BaseUser, session: Session) -> Found:
     """The pipelines that the user may read, as the list shows them."""
-    return _found(catalog, readable(user, catalog.pipelines().names, session), session, _RUNS_OF_LIST)
+    return _found(catalog, readable(user, catalog.pipelines(), session), session, _RUNS_OF_LIST)
 
 
 def one_product(catalog: Catalog, name: str, user: BaseUser, session: Session) -> Found | None:
@@ -59,11 +59,12 @@ def one_product(catalog: Catalog, name: str, user: BaseUser, session: Session) -
 
 def may_read(catalog: Catalog, name: str, user: BaseUser, session: Session) -> bool:
     """Whether it is a pipeline of the project, and one that the user may read."""
-    return name in catalog.pipelines().names and bool(readable(user, [name], session))
+    return name in catalog.pipelines() and bool(readable(user, [name], session))
 
 
 def _found(catalog: Catalog, names: set[str], session: Session, ledger_runs: int | None) -> Found:
-    pipelines = catalog.pipelines().valid
+    # A build may have removed one of them since it was looked up.
+    pipelines = {name: Listed(name) for name in names} | dict(catalog.pipelines())
     runs = recent_runs(session, names, RUNS)
     failed = failed_tasks(
         session, {name: those[-1].run_id for name, those in runs.items() if those[-1].state == "failed"}
@@ -72,9 +73,10 @@ def _found(catalog: Catalog, names: set[str], session: Session, ledger_runs: int
     products = [
         Product(
             name,
-            pipelines[name].config if name in pipelines else None,
+            pipelines[name].config,
             tuple(runs.get(name, ())),
             tuple(failed.get(name, ())),
+            notice=pipelines[name].notice,
         )
         for name in sorted(names)
     ]

@@ -14,7 +14,7 @@ from orrery.config.transfer import Transfer
 from orrery.plan.chunks import steps_before
 from orrery.plan.doc import exposure_doc, ingest_doc
 from orrery.plan.model import TaskKind, TaskPlan, Work
-from orrery.plan.names import digest, selector
+from orrery.plan.names import digest, safe_name
 
 Resource = dict[str, Any]
 Owner = Callable[[Resource], str | None]
@@ -68,7 +68,6 @@ def _ingest_task(
         stage=INGEST,
         kind=TaskKind.INGEST,
         nodes=tuple(entry["sources"]),
-        select=tuple(map(selector, tables)),
         upstream=frozenset(_id(INGEST, name) for name in entry["after"]),
         owner=owner(first),
         doc=ingest_doc(tables, entry["kind"], entry["block"]),
@@ -95,7 +94,6 @@ def exposure_tasks(entries: list[Resource], owner: str | None) -> dict[str, Task
             stage=EXPOSURES,
             kind=TaskKind.EXPOSURE,
             nodes=(entry["unique_id"],),
-            select=(selector(entry),),
             upstream=frozenset(),
             owner=owner_name(entry["owner"], owner),
             doc=exposure_doc(entry),
@@ -136,7 +134,6 @@ def publish_tasks(
                     stage=PUBLISH,
                     kind=TaskKind.PUBLISH,
                     nodes=(),
-                    select=(),
                     upstream=last if name == "elementary" and not elementary else upstream,
                     owner=owner,
                     doc=doc,
@@ -148,4 +145,4 @@ def publish_tasks(
 
 
 def _id(stage: str, name: str) -> str:
-    return f"{stage}.{name}"
+    return f"{stage}.{safe_name(name)}"

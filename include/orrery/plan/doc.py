@@ -9,20 +9,28 @@ Resource = dict[str, Any]
 
 
 def node_doc(resource: Resource) -> str:
-    """Description, columns and raw SQL of a seed, model, snapshot or source; Markdown."""
+    """Description, columns or arguments, and raw SQL of a node or source; Markdown."""
     parts = [_headline(resource)]
     if resource.get("description"):
         parts.append(resource["description"].strip())
-    columns = resource.get("columns") or {}
-    if columns:
-        rows = [
-            f"| {name} | {column.get('data_type', '')} | {_cell(column.get('description', ''))} |"
-            for name, column in columns.items()
-        ]
-        parts.append("\n".join(["| column | type | description |", "| --- | --- | --- |", *rows]))
+    if columns := resource.get("columns"):
+        parts.append(_table("column", [{"name": name, **column} for name, column in columns.items()]))
+    if arguments := resource.get("arguments"):
+        parts.append(_table("argument", arguments))
+    if returns := resource.get("returns"):
+        told = _cell(returns.get("description") or "")
+        parts.append(f"Returns `{returns['data_type']}`" + (f": {told}" if told else ""))
     if resource.get("raw_code") and resource["resource_type"] != "seed":
         parts.append(f"```sql\n{resource['raw_code'].strip()}\n```")
     return "\n\n".join(parts)
+
+
+def _table(noun: str, entries: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        f"| {entry['name']} | {entry.get('data_type', '')} | {_cell(entry.get('description') or '')} |"
+        for entry in entries
+    ]
+    return "\n".join([f"| {noun} | type | description |", "| --- | --- | --- |", *rows])
 
 
 def ingest_doc(sources: Sequence[Resource], kind: str, block: Mapping[str, Any]) -> str:
@@ -57,6 +65,15 @@ def tests_doc(tests: Iterable[Resource]) -> str:
     return "\n".join(lines)
 
 
+def hooks_doc(when: str, hooks: Mapping[str, str]) -> str:
+    """What the task of dbt's hooks of one moment does, and their code; Markdown."""
+    if not hooks:
+        return "Fails when a node has failed, and no other last task of the run shows it."
+    return "\n\n".join(
+        [f"dbt's `{when}` hooks.", *(f"```sql\n{code.strip()}\n```" for code in hooks.values())]
+    )
+
+
 def _headline(resource: Resource) -> str:
     facts = [f"**{resource['resource_type']}** `{resource['original_file_path']}`"]
     config = resource.get("config", {})
@@ -66,7 +83,7 @@ def _headline(resource: Resource) -> str:
     if config.get("group"):
         facts.append(f"group {config['group']}")
     if resource.get("tags"):
-        facts.append("tags " + ", ".join(resource["tags"]))
+        facts.append("tags " + ", ".join(map(str, resource["tags"])))
     return " · ".join(facts)
 
 

@@ -19,9 +19,12 @@ class TaskKind(StrEnum):
     SEED = "seed"
     MODEL = "model"
     SNAPSHOT = "snapshot"
+    FUNCTION = "function"
     FRESHNESS = "source freshness"
     TEST = "test"
     UNIT_TEST = "unit test"
+    # All hooks of one moment of a run.
+    HOOK = "hook"
     # Not dbt's: what brings data into a source.
     INGEST = "ingest"
     # Not dbt's either: what an exposure runs.
@@ -64,16 +67,14 @@ class Work:
 class TaskPlan:
     """One task: `task_id` is `<stage>.<name>`, `nodes` are the dbt unique ids that it runs.
 
-    `select` holds one dbt selector per node. `upstream` are the ids of the tasks that must have
-    ended; `always` means that their failure does not matter. `step` is set for what an ingestion does
-    in tasks of their own before the one that loads.
+    `upstream` are the ids of the tasks that must have ended; `always` means that their failure does not
+    matter. `step` is set for what an ingestion does in tasks of their own before the one that loads.
     """
 
     task_id: str
     stage: str
     kind: TaskKind
     nodes: tuple[str, ...]
-    select: tuple[str, ...]
     upstream: frozenset[str]
     owner: str | None
     doc: str
@@ -91,8 +92,8 @@ class TaskPlan:
 class PipelinePlan:
     """The DAG of one pipeline.
 
-    `by_node` finds the task that builds a seed, model or snapshot, or that checks a source. `alerts` are
-    the pipeline's over the project's defaults.
+    `by_node` finds the task that builds a seed, model, snapshot or function, or that checks a source.
+    `alerts` are the pipeline's over the project's defaults.
     """
 
     name: str

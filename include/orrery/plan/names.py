@@ -9,8 +9,9 @@ from typing import Any
 
 Resource = dict[str, Any]
 
-# Airflow allows 250 characters; the stage's name and a suffix need some of them.
-_MAX_NAME = 200
+# Airflow allows 250 characters, and a log file's folder has 255 bytes; the stage's name and a suffix need
+# some of them.
+_MAX_BYTES = 200
 
 
 def unique_names(resources: list[Resource]) -> dict[str, str]:
@@ -38,24 +39,20 @@ def _short_name(resource: Resource) -> str:
     )
 
 
-def selector(resource: Resource) -> str:
-    """What selects a resource, and no other, in dbt's syntax."""
-    match resource["resource_type"]:
-        case "source":
-            return f"source:{resource['package_name']}.{resource['source_name']}.{resource['name']}"
-        case "exposure":
-            return f"exposure:{resource['package_name']}.{resource['name']}"
-        case _:
-            return "fqn:" + ".".join(resource["fqn"])
+def safe_name(name: str) -> str:
+    """A part of a task's id for any text; it is the text itself where Airflow takes that."""
+    safe = _safe(name)
+    return safe if safe == name else f"{safe}_{digest(name)}"
 
 
 def _safe(name: str) -> str:
     name = re.sub(r"[^\w-]", "_", name)
-    if len(name) <= _MAX_NAME:
+    whole = name.encode()
+    if len(whole) <= _MAX_BYTES:
         return name
-    return f"{name[: _MAX_NAME - 9]}_{digest(name)}"
+    return f"{whole[: _MAX_BYTES - 9].decode(errors='ignore')}_{digest(name)}"
 
 
 def digest(text: str) -> str:
     """A few characters that tell `text` from others."""
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).hexdigest()

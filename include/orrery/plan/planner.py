@@ -8,21 +8,25 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from orrery.config.loader import LoadedPipeline
-from orrery.config.resources import owner_name
-from orrery.config.stages import CORE, SEED, SNAPSHOT, SOURCE_FRESHNESS, SOURCE_TESTS, STAGING, TESTS
+from orrery.config.resources import FUNCTION, ON_RUN_END, ON_RUN_START, owner_name
+from orrery.config.stages import HOOKS, HOOKS_END, HOOKS_START, SOURCE_TESTS, TESTS
 from orrery.manifest.alerts import effective_alerts
 from orrery.plan.beside import exposure_tasks, ingest_tasks, publish_tasks
-from orrery.plan.doc import node_doc, tests_doc
+from orrery.plan.doc import hooks_doc, node_doc, tests_doc
+from orrery.plan.fitting import fitted
 from orrery.plan.lineage import Lineage
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
-from orrery.plan.names import digest, selector, unique_names
+from orrery.plan.names import digest, unique_names
+from orrery.plan.places import kind_of, stage_of
 from orrery.plan.stages import first_tasks, tangled_stage
 
 Resource = dict[str, Any]
 
-# The first task of a stage that must not wait for other stages, and the one that all tests wait for.
+# The first task of a stage that must not wait for other stages, the one that all tests wait for, and the one
+# that holds only if no node has failed.
 BEGIN_MARKER = "begin"
 END_MARKER = "all_nodes_ended"
+GOOD_MARKER = "all_nodes_succeeded"
 
 
 def plan_pipeline(pipeline: LoadedPipeline, slim: Mapping[str, Any]) -> PipelinePlan:
@@ -41,6 +45,7 @@ class _Planner:
         self.parents = {uid: parents[uid] for uid in _parents_first(parents)}
         self.lineage = Lineage(self.parents)
         self.slim = slim
+        self.made_by: dict[str, list[str]] = slim["made_by"]
         self.filled_by: dict[str, str] = {}
         self.tasks: dict[str, TaskPlan] = {}
         self.by_node: dict[str, str] = {}
@@ -62,6 +67,8 @@ class _Planner:
             self._add_unit_tests(model, tests)
         if self.config.tests == "end":
             self._put_tests_last()
+        if self.config.one_build:
+            self._add_hooks()
         self._add_exposures(dict(zip(test_tasks, data_tests, strict=True)))
         self._untangle_stages()
         self._add_publish()
@@ -74,7 +81,7 @@ class _Planner:
             self.pipeline.name,
             self.config,
             stages,
-            tasks,
+            fitted(tasks),
             self.by_node,
             self.pipeline.document.file,
             effective_alerts(self.config, self.slim),
@@ -103,12 +110,15 @@ class _Planner:
         filled = {self.filled_by[uid]} if uid in self.filled_by else set()
         return self._tasks_of(self.parents[uid]) | filled
 
-    def _first_tasks(self, uids: Iterable[str]) -> set[str]:
-        """The tasks of `uids`; for a source that has none, the tasks of what reads it."""
+    def _held_back(self, uids: Iterable[str]) -> set[str]:
+        """The tasks of nodes that a test holds back.
+
+        For a source that has none, those of what reads it; and, as in `dbt build`, for a function, too.
+        """
         tasks: set[str] = set()
         for uid in uids:
-            children = self.lineage.children[uid]
-            tasks |= {self.by_node[uid]} if uid in self.by_node else self._first_tasks(children)
+            passed = uid not in self.by_node or self.resources[uid]["resource_type"] == FUNCTION
+            tasks |= self._held_back(self.lineage.children[uid]) if passed else {self.by_node[uid]}
         return tasks
 
     def _add_ingestions(self) -> None:
@@ -126,7 +136,7 @@ class _Planner:
         for entry in self.slim["runs"]:
             parents = set(entry["depends_on"]["nodes"])
             task_id = self._add(tasks[entry["unique_id"]])
-            self._wait(task_id, self._tasks_of(parents))
+            self._wait(task_id, self._tasks_of([*parents, *self._read(entry)]))
             above = self._with_ancestors(parents)
             for test, key in tests.items():
                 read = [uid for uid in key if uid in self.resources]
@@ -153,15 +163,14 @@ class _Planner:
         return found
 
     def _add_resource(self, uid: str, resource: Resource) -> None:
-        """The task that builds a seed, model or snapshot, or that checks how fresh a source is."""
-        stage = _stage(resource)
+        """The task that builds a node, or that checks how fresh a source is."""
+        stage = stage_of(resource)
         self.by_node[uid] = self._add(
             TaskPlan(
                 task_id=f"{stage}.{self.names[uid]}",
                 stage=stage,
-                kind=_kind(resource),
+                kind=kind_of(resource),
                 nodes=(uid,),
-                select=(selector(resource),),
                 upstream=frozenset(),
                 owner=self._owner(resource),
                 doc=node_doc(resource),
@@ -179,7 +188,8 @@ class _Planner:
                     unit.setdefault(model, []).append(uid)
             else:
                 # A test of several nodes, or of none, gets a task of its own.
-                key = parents if len(parents) == 1 else (*parents, uid)
+                alone = len(parents) == 1 and not self._read(test)
+                key = parents if alone else (*parents, uid)
                 data.setdefault(key, []).append(uid)
         # Those of one node come first, for it is their task that keeps the node's name.
         return dict(sorted(data.items(), key=lambda item: item[0][-1] in self.tests)), unit
@@ -199,7 +209,6 @@ class _Planner:
                 stage=stage,
                 kind=kind,
                 nodes=tuple(tests),
-                select=tuple(selector(resource) for resource in resources),
                 upstream=frozenset(),
                 owner=self._owner(self.resources[on[0]] if on else None),
                 doc=tests_doc(resources),
@@ -208,10 +217,17 @@ class _Planner:
 
     def _wire_tests(self, task_id: str, key: tuple[str, ...]) -> None:
         parents = [uid for uid in key if uid in self.resources]
+        parents += [maker for uid in key if uid in self.tests for maker in self._read(self.tests[uid])]
         self._wait(task_id, self._tasks_of(parents))
         if self.config.tests == "gate" or self.tasks[task_id].stage == SOURCE_TESTS:
-            for task in self._first_tasks(self.lineage.gated_by(parents)):
+            for task in self._held_back(self.lineage.gated_by(parents)):
                 self._wait(task, [task_id])
+
+    def _read(self, reader: Resource) -> list[str]:
+        """The nodes that make the sources that a test or an exposure reads, and that have no tasks."""
+        sources = reader.get("reads", ())
+        kept = [uid for uid in sources if uid in self.resources]
+        return [*kept, *(maker for uid in sources for maker in self.made_by.get(uid, ()))]
 
     def _add_unit_tests(self, model: str, tests: list[str]) -> None:
         """dbt runs the unit tests of a model before the model, once its parents exist."""
@@ -229,11 +245,37 @@ class _Planner:
         if not tests:
             return
         # Every test waiting for every last node would be thousands of edges.
-        marker = self._add_marker(
-            TESTS, END_MARKER, last, "All seeds, models and snapshots have ended; the tests begin."
-        )
+        marker = self._add_marker(TESTS, END_MARKER, last, "All nodes have ended; the tests begin.")
         for task_id in tests:
             self._wait(task_id, [marker])
+        if not self.config.one_build:
+            # Airflow judges a run by its last tasks, and tests may succeed after a failed node.
+            told = "Does nothing. It waits for all nodes to succeed, so that the run fails with any of them."
+            self._add_marker(TESTS, GOOD_MARKER, last, told, always=False)
+
+    def _add_hooks(self) -> None:
+        """The tasks of dbt's hooks, which the build ends; they wait for no other task.
+
+        The one at the end is there too where a failure may hide: Airflow judges a run by its last tasks, and
+        with `tests: end`, or when variables decide what a model reads, something may run after a failed node.
+        """
+        hooks = self.slim["hooks"]
+        variable = any(_reads_variables(node) for node in self.slim["nodes"].values())
+        tested_last = self.config.tests == "end" and any(t.stage == TESTS for t in self.tasks.values())
+        hiding = variable or tested_last
+        for task_id, when, needed in ((HOOKS_START, ON_RUN_START, False), (HOOKS_END, ON_RUN_END, hiding)):
+            if hooks[when] or needed:
+                self._add(
+                    TaskPlan(
+                        task_id=task_id,
+                        stage=HOOKS,
+                        kind=TaskKind.HOOK,
+                        nodes=tuple(hooks[when]),
+                        upstream=frozenset(),
+                        owner=self._owner(),
+                        doc=hooks_doc(when, hooks[when]),
+                    )
+                )
 
     def _untangle_stages(self) -> None:
         """Give stages that wait for each other a first task, as Airflow cannot draw them otherwise."""
@@ -253,19 +295,18 @@ class _Planner:
             for task_id in first:
                 self._wait(task_id, [marker])
 
-    def _add_marker(self, stage: str, name: str, upstream: set[str], doc: str) -> str:
+    def _add_marker(self, stage: str, name: str, upstream: set[str], doc: str, *, always: bool = True) -> str:
+        """A point that only waits; `always`: what failed before does not matter to it."""
         return self._add(
             TaskPlan(
                 task_id=f"{stage}.{name}",
                 stage=stage,
                 kind=TaskKind.MARKER,
                 nodes=(),
-                select=(),
                 upstream=frozenset(upstream),
                 owner=self._owner(),
                 doc=doc,
-                # What failed before does not matter to a point that only waits.
-                always=bool(upstream),
+                always=always and bool(upstream),
             )
         )
 
@@ -275,21 +316,8 @@ class _Planner:
         return owner_name(self.slim["groups"].get(group, {}).get("owner"), group)
 
 
-def _stage(resource: Resource) -> str:
-    if resource.get("stage"):
-        return str(resource["stage"])
-    if resource["resource_type"] == "source":
-        return SOURCE_FRESHNESS
-    if resource["resource_type"] in (SEED, SNAPSHOT):
-        return str(resource["resource_type"])
-    return STAGING if STAGING in resource["fqn"][1:-1] else CORE
-
-
-def _kind(resource: Resource) -> TaskKind:
-    if resource["resource_type"] == "source":
-        return TaskKind.FRESHNESS
-    ephemeral = resource["config"].get("materialized") == "ephemeral"
-    return TaskKind.MARKER if ephemeral else TaskKind(resource["resource_type"])
+def _reads_variables(resource: Resource) -> bool:
+    return "var(" in resource.get("raw_code", "")
 
 
 def _parents_first(parents: Mapping[str, list[str]]) -> list[str]:

@@ -1,49 +1,32 @@
-"""Everything that keeps pipelines from becoming DAGs, as one error."""
+"""Everything that keeps pipelines from becoming DAGs, or from being those of the files, as one error."""
 
 from __future__ import annotations
 
-from orrery.config.errors import OrreryError
+from orrery.config.errors import causes_of
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.manifest.profile import ProfileError, read_profile
-from orrery.manifest.store import ManifestError, ManifestStore
-from orrery.plan.installed import absent, lacking
-from orrery.plan.planner import plan_pipeline
+from orrery.manifest.store import ManifestStore
 
 
-def raise_problems(file: str) -> None:
-    """Raise OrreryError with the messages of all broken pipelines, as `./orrery build` prints them."""
-    messages = find_problems(Project.of_dag_file(file))
-    if messages:
-        raise OrreryError("\n\n".join(messages.values()))
-
-
-def find_problems(project: Project) -> dict[str, str]:
-    """The message of each broken pipeline by its name; "" stands for the whole project."""
+def find_problems(project: Project) -> list[str]:
+    """What is wrong with the project and its pipelines, each cause once: as `./orrery build` says it."""
     store = ManifestStore(project)
+    index = store.index()
     pipelines = load_pipelines(project)
-    messages = {name: str(error) for name, error in pipelines.broken.items()}
-    profile = _problem_of_profile(project)
-    try:
-        store.check_current()
-    except ManifestError as error:
-        # A broken file has changed since the last build; mending it comes first, and says enough.
-        return messages or {"": profile or str(error)}
-    index = store.read_index() or {}
-    if index.get("problem"):
-        return {**messages, "": index["problem"]}
-    if profile:
-        return {**messages, "": profile}
-    packages = absent()
-    for name, pipeline in pipelines.valid.items():
-        try:
-            store.check(name)
-        except ManifestError as error:
-            messages[name] = str(error)
-            continue
-        if packages and (message := lacking(plan_pipeline(pipeline, store.read(name)), packages)):
-            messages[name] = message
-    return messages
+    causes = [*causes_of(pipelines.broken.values())]
+    for name, entry in sorted(store.entries().items()):
+        # A file that has been deleted since does not matter any more.
+        causes += entry.trouble.causes if entry.trouble and name in pipelines.names else ()
+    if index.trouble:
+        causes += index.trouble.causes
+    elif missing := _problem_of_profile(project):
+        causes.append(missing)
+    stale = store.why_stale()
+    # A file that is broken has changed, too; what is wrong with it says enough.
+    if stale and not causes:
+        causes.append(stale)
+    return list(dict.fromkeys(causes))
 
 
 def _problem_of_profile(project: Project) -> str:

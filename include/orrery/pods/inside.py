@@ -41,6 +41,7 @@ def main() -> int:
     try:
         run.begin()
         run.run(order.tries)
+        run.end()
     except OrreryError as error:
         speaker.refuse(str(error))
         return _REFUSED
@@ -48,7 +49,7 @@ def main() -> int:
         return _STOPPED
     finally:
         run.close()
-    speaker.end(run.warnings)
+    speaker.end(run.warnings, run.batches)
     return _FAILED if NodeState.FAILED in tally.ended.values() else 0
 
 

@@ -12,9 +12,8 @@ from orrery.config.errors import OrreryError
 from orrery.config.stages import publishes
 from orrery.execute.assignment import Assignment, max_field_length
 from orrery.execute.build import DbtBuildOperator
-from orrery.execute.channel import NodeState, Update
-from orrery.execute.entry import check_choices
-from orrery.execute.node import DbtNodeOperator, NodeFailedError
+from orrery.execute.channel import NodeState, Try, Update
+from orrery.execute.node import NodeFailedError, SingleNodeOperator
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, outcome
 from orrery.plan.model import TaskPlan
@@ -44,7 +43,7 @@ class PodBuildOperator(DbtBuildOperator):
         return PodRunner(self.plan.config.pods, assignment, tally, logs, context)
 
 
-class PodNodeOperator(DbtNodeOperator):
+class PodNodeOperator(SingleNodeOperator):
     """The task is one run of dbt in a pod of its own. While it runs, Airflow's triggerer waits for it.
 
     Workers get lost, and a scheduler that is very busy may notice their end too late (see
@@ -67,10 +66,10 @@ class PodNodeOperator(DbtNodeOperator):
         Raises AirflowSkipException when the run leaves the nodes out, and AirflowFailException where no
         retry helps.
         """
-        options = check_choices(self, context)
+        options = self._begin(context)
         from orrery.pods.order import Order
 
-        order = Order(self._assignment(context, options), {self.task_id: context["ti"].try_number})
+        order = Order(self._assignment(context, options), {self.task_id: Try(context["ti"].try_number)})
         pod, listener = self._make_pod(order)
         self._checked(context, lambda: pod.submit(context))
         self._finish(context, pod, listener)
@@ -87,13 +86,13 @@ class PodNodeOperator(DbtNodeOperator):
             self._pod.end()
 
     def _assignment(self, context: Context, options: RunOptions) -> Assignment:
+        memory = self._memory(context)
         ti, tasks = context["ti"], context["dag"].task_ids
         task = TaskPlan(
             task_id=self.task_id,
             stage=self.stage,
             kind=self.kind,
             nodes=self.nodes,
-            select=self.select,
             upstream=frozenset(),
             owner=None,
             doc="",
@@ -108,10 +107,11 @@ class PodNodeOperator(DbtNodeOperator):
                 full_refresh=options.full_refresh, variables=options.variables, threads=options.threads
             ),
             tests="gate",
-            stale="fail",
+            stale=self.stale,
             elementary=publishes("elementary", tasks),
             keep_results=publishes("artifacts", tasks),
             max_field_length=max_field_length(),
+            **(memory.known if memory else {}),
         )
 
     def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:
@@ -135,6 +135,8 @@ class PodNodeOperator(DbtNodeOperator):
 
     def _finish(self, context: Context, pod: DbtPod, listener: Listener) -> None:
         """End the task as the pod has told."""
+        if listener.ended and (memory := self._memory(context)):
+            memory.remember(listener.batches)
         update = listener.updates.get(self.task_id)
         if listener.refusal:
             raise AirflowFailException(_tell(context, listener.refusal))

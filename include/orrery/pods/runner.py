@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowException
 
 from orrery.config.dbt_pods import DbtPods
 from orrery.config.errors import OrreryError
+from orrery.config.stages import HOOKS_END
 from orrery.execute.assignment import Assignment
+from orrery.execute.batches import Batches
+from orrery.execute.channel import NodeState, Try, Update
 from orrery.execute.collector import Line
 from orrery.execute.reporter import Logs
+from orrery.execute.run_graph import RunGraph
 from orrery.execute.tally import Tally
 from orrery.ingest.errors import without_secrets
 from orrery.pods.order import Order
@@ -21,8 +26,6 @@ from orrery.pods.speech import Listener
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from orrery.execute.channel import Update
 
 log = logging.getLogger(__name__)
 
@@ -45,37 +48,53 @@ class PodRunner:
         self._pods, self._assignment, self._context = pods, assignment, context
         self._tally, self._logs = tally, logs
         self._pod: DbtPod | None = None
+        self._last: Update | None = None
         self.warnings: dict[str, str] = {}
+        self.batches: Batches = dict(assignment.batches)
 
-    def begin(self) -> None:
-        """Nothing: the pod itself finds out whether it can run."""
+    def begin(self) -> RunGraph:
+        """The graph that the DAG was made with: the pod itself finds out whether it can run."""
+        return RunGraph.planned(self._assignment.tasks)
 
-    def run(self, tries: Mapping[str, int]) -> None:
+    def run(self, tries: Mapping[str, Try]) -> None:
         """Run tasks in a pod; raises OrderRefusedError, and AirflowException when it dies before its end."""
 
         def news(update: Update) -> None:
             # A pod ends nothing but what it was asked for.
-            if update.task_id in tries:
+            if update.task_id == HOOKS_END:
+                self._last = update
+            elif update.task_id in tries:
                 self._tally.add(update)
 
         def logged(task_id: str, _: int, lines: list[Line]) -> None:
             if task_id in tries:
-                self._logs.write(task_id, tries[task_id], lines)
+                self._logs.write(task_id, tries[task_id].number, lines)
 
         listener = Listener(lambda line: log.info("%s", line), news, logged)
-        order = Order(self._assignment, tries)
+        order = Order(replace(self._assignment, batches=self.batches), tries)
         pod = self._pod = DbtPod(
             task_id="dbt", pods=self._pods, order=order, of=self._assignment.dag_id, listener=listener
         )
         pod.follow(self._context)
         self.warnings |= listener.warnings
+        if listener.ended:
+            self.batches = listener.batches
         if listener.refusal:
             raise OrderRefusedError(without_secrets(listener.refusal))
         if not listener.ended:
             raise AirflowException(pod.problem or "The pod has ended, and its log does not tell how.")
         # Of these the log has lost what became of them; they are run again.
-        for task_id in tries.keys() - listener.updates.keys():
+        for task_id in tries.keys() - listener.updates.keys() - {HOOKS_END}:
             self._tally.release(task_id)
+
+    def end(self, hidden: str | None = None) -> None:
+        """Tell what has become of the hooks at the end, which the last pod has run."""
+        update = self._last
+        if update is None:
+            return
+        if hidden and update.state is not NodeState.FAILED:
+            update = replace(update, state=NodeState.UPSTREAM_FAILED, note=hidden)
+        self._tally.add(update)
 
     def stop(self) -> None:
         """End the pod: dbt cancels its queries, and what it has not ended by then goes back."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TextIO
 
+from orrery.execute.batches import Batches
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line
 
@@ -41,9 +42,9 @@ class Speaker:
         """Tell why nothing has been run."""
         self._say("refusal", reason)
 
-    def end(self, warnings: Mapping[str, str]) -> None:
-        """Tell that all is told, and what dbt warned of, by task."""
-        self._say("end", dict(warnings))
+    def end(self, warnings: Mapping[str, str], batches: Batches) -> None:
+        """Tell that all is told, and what dbt warned of, by task, and which batches have failed."""
+        self._say("end", {"warnings": dict(warnings), "batches": batches})
 
     def _say(self, kind: str, content: Any) -> None:
         text = json.dumps([kind, content])
@@ -59,7 +60,8 @@ class Speaker:
 class Listener:
     """The side of the worker: takes the lines of a pod's log, of which some may come twice.
 
-    `updates` holds the last news of each task; `warnings` what dbt warned of, by task. `refusal` says why
+    `updates` holds the last news of each task; `warnings` what dbt warned of, by task, and `batches` those of
+    microbatch models of which some have failed. `refusal` says why
     nothing has been run, and `ended` whether all has been told.
 
     :param told: called with each line for people
@@ -75,6 +77,7 @@ class Listener:
     ) -> None:
         self.updates: dict[str, Update] = {}
         self.warnings: dict[str, str] = {}
+        self.batches: Batches = {}
         self.refusal: str | None = None
         self.ended = False
         self._told, self._news, self._logged = told, news, logged
@@ -102,26 +105,35 @@ class Listener:
         if mark == ":":
             text, self._parts = "".join(self._parts), []
             try:
-                kind, content = json.loads(text)
-            except ValueError:
-                # The pod was killed while it wrote, or its log has been cut.
+                kind, content = _read(text)
+            except (ValueError, TypeError):
+                # The pod was killed while it wrote, its log has been cut, or something else wrote the line.
                 self._told(f"A message of the pod is broken: {text[:200]}")
             else:
                 self._take(kind, content)
 
     def _take(self, kind: str, content: Any) -> None:
         if kind == "update":
-            update = Update.of(content)
-            if update.state is not NodeState.RUNNING:
-                self.updates[update.task_id] = update
-            self._news(update)
+            if content.state is not NodeState.RUNNING:
+                self.updates[content.task_id] = content
+            self._news(content)
         elif kind == "log":
-            task_id, try_number, lines = content
-            self._logged(task_id, try_number, [Line(*line) for line in lines])
+            self._logged(*content)
         elif kind == "refusal":
             self.refusal = content
         elif kind == "end":
-            self.warnings, self.ended = content, True
+            self.warnings, self.batches, self.ended = content["warnings"], content["batches"], True
+
+
+def _read(text: str) -> tuple[str, Any]:
+    """The kind of a message and what it tells; raises ValueError and TypeError when it is none."""
+    kind, content = json.loads(text)
+    if kind == "update":
+        return kind, Update.of(content)
+    if kind == "log":
+        task_id, try_number, lines = content
+        return kind, (str(task_id), int(try_number), [Line(*map(str, line)) for line in lines])
+    return str(kind), dict(content) if kind == "end" else str(content)
 
 
 def for_people(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from orrery.execute import run_folder
 from orrery.execute.options import RunOptions
 from orrery.execute.profile import use_connection
 from orrery.manifest.dbt import Dbt
-from orrery.manifest.store import PARTIAL_PARSE
 from orrery.publish.artifacts import DOCS_FOLDER
 
 
@@ -29,8 +26,6 @@ def publishing_dbt(
     use_connection(project, folder)
     target = folder / name
     target.mkdir(exist_ok=True)
-    with suppress(FileNotFoundError):
-        shutil.move(folder / PARTIAL_PARSE, target / PARTIAL_PARSE)
     return Dbt(project, target_dir=target, variables=options.variables, environment=environment)
 
 

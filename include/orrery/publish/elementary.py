@@ -21,6 +21,7 @@ from orrery.config.project import Project
 from orrery.execute.elementary import make_tables, run_environment
 from orrery.execute.options import RunOptions
 from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.dbt_environment import without_airflow
 from orrery.manifest.packages import ELEMENTARY, packages_folder
 from orrery.manifest.profile import read_profile
 from orrery.manifest.store import PARTIAL_PARSE
@@ -164,7 +165,7 @@ def _run_edr(project: Project, folder: Path, made: Path) -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _START, str(folder / ".edr"), "report", *arguments],
-            env=os.environ | settings,
+            env=without_airflow(os.environ) | settings,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -70,8 +70,10 @@ class PublishOperator(BaseOperator):
 
     def _publish(self, files: Mapping[str, bytes], context: Context) -> None:
         # The clients of stores; parsing must not pay for them.
+        from orrery.publish.leaks import check_files
         from orrery.publish.target import PublishTarget, run_name
 
+        check_files(files)
         run = context["dag_run"]
         about = {"pipeline": run.dag_id, "run_id": run.run_id, "run_after": run.run_after.isoformat()}
         place = self.publish.place(Project.find(), run.dag_id)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import (
@@ -13,7 +15,7 @@ from airflow.sdk import (
     TriggerRule,
 )
 from airflow.sdk.definitions.mappedoperator import MappedOperator
-from cosmos.config import ExecutionConfig, ProjectConfig, RenderConfig
+from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import DbtResourceType, LoadMode, SourceRenderingBehavior, TestBehavior
 from cosmos.converter import DbtToAirflowConverter
 
@@ -21,11 +23,11 @@ from orrery.config.alerts import Alerts
 from orrery.config.environment import environment
 from orrery.config.pipeline import Pipeline
 from orrery.config.project import Project
-from orrery.config.resources import DATA_TYPES
+from orrery.config.resources import NODE_TYPES, SOURCE
 from orrery.config.stages import ALERT, BUILD, FINISHED, INGEST, PUBLISH
+from orrery.execute import build_tries
 from orrery.execute.marker import MarkerOperator
-from orrery.execute.profile import profile_config
-from orrery.manifest.store import ManifestStore
+from orrery.execute.run_graph import RunGraph
 from orrery.plan.model import PipelinePlan, TaskKind, TaskPlan
 from orrery.render.form import form_of
 from orrery.render.nodes import build_operator, node_operator
@@ -34,13 +36,18 @@ from orrery.render.work import publish_operator, work_operator
 
 # Tasks of a build take no worker, but each running one counts against its DAG.
 MAX_ACTIVE_TASKS = 1000
-# A build that was killed goes on where it stopped.
-BUILD_RETRIES = 2
-BUILD_RETRY_DELAY = timedelta(seconds=5)
+_PROFILES = Path(__file__).with_name("profiles.yml")
+# It warns of every seed that it cannot read, each time: a stored version of a pipeline has no files of seeds.
+logging.getLogger("cosmos.fs").setLevel(logging.ERROR)
 
 
-def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
-    """The DAG of `plan`; `announced` adds the task whose asset starts the pipelines that come after."""
+def render(plan: PipelinePlan, project: Project, version: Path, *, announced: bool) -> DAG:
+    """The DAG of `plan`, which was made of a stored version of the pipeline.
+
+    It depends on nothing else that somebody may be editing: not on the dbt project, nor on its profile.
+
+    :param announced: adds the task whose asset starts the pipelines that come after
+    """
     config = plan.config
     dag = DAG(
         dag_id=plan.name,
@@ -57,7 +64,7 @@ def render(plan: PipelinePlan, project: Project, *, announced: bool) -> DAG:
     if config.one_build:
         dag.max_active_tasks = MAX_ACTIVE_TASKS
     builder = _Builder(plan, dag)
-    builder.add_nodes(project)
+    builder.add_nodes(version)
     builder.add_checks()
     builder.connect()
     if config.one_build:
@@ -101,6 +108,18 @@ def _on_failure(plan: PipelinePlan) -> dict[str, Any]:
     return {"on_failure_callback": [FailureAlert(plan.alerts, plan.config.owner)]}
 
 
+def _checks_before(plan: PipelinePlan) -> dict[str, list[str]]:
+    """With `stale: skip` and no build: the checks of sources before each task, which skip it."""
+    if plan.config.stale != "skip" or plan.config.one_build:
+        return {}
+    graph, found = RunGraph.planned(plan.tasks), dict[str, list[str]]()
+    for task_id, task in plan.tasks.items():
+        if task.kind is TaskKind.FRESHNESS:
+            for other in graph.descendants([task_id]):
+                found.setdefault(other, []).append(task_id)
+    return found
+
+
 class _Builder:
     """Adds the tasks of a plan to a DAG."""
 
@@ -111,12 +130,13 @@ class _Builder:
         self._groups: dict[str, TaskGroup] = {}
         # Not among the default arguments of the DAG: Airflow would store those, with their addresses.
         self._on_failure = _on_failure(plan)
+        self._checks = _checks_before(plan)
         self._published = {tid for tid, task in plan.tasks.items() if task.stage == PUBLISH}
         for stage in plan.stages:
             self._groups[stage] = TaskGroup(group_id=stage, dag=dag)
 
-    def add_nodes(self, project: Project) -> None:
-        """The tasks of seeds, models, snapshots and sources, with the edges of the lineage."""
+    def add_nodes(self, version: Path) -> None:
+        """The tasks of nodes and sources, with the edges of the lineage."""
 
         # A plain function: Cosmos deep-copies its configuration, and a bound method would take a copy
         # of this builder and of the DAG with it.
@@ -127,19 +147,16 @@ class _Builder:
 
         DbtToAirflowConverter(
             dag=self.dag,
-            project_config=ProjectConfig(
-                dbt_project_path=project.dbt_dir,
-                manifest_path=ManifestStore(project).path(self.plan.name),
-                install_dbt_deps=False,
-            ),
-            profile_config=profile_config(project),
-            execution_config=ExecutionConfig(),
+            project_config=ProjectConfig(manifest_path=version, project_name=self.plan.name),
+            # Cosmos wants to see a profile and a folder, which its own operators would use.
+            profile_config=ProfileConfig("orrery", "orrery", profiles_yml_filepath=_PROFILES),
+            execution_config=ExecutionConfig(dbt_project_path=version.parent),
             render_config=RenderConfig(
                 load_method=LoadMode.DBT_MANIFEST,
                 test_behavior=TestBehavior.NONE,
                 source_rendering_behavior=SourceRenderingBehavior.ALL,
                 emit_datasets=False,
-                node_converters={DbtResourceType(name): convert for name in DATA_TYPES},
+                node_converters={DbtResourceType(name): convert for name in (*NODE_TYPES, SOURCE)},
             ),
         )
 
@@ -172,8 +189,8 @@ class _Builder:
             task_id=BUILD,
             dag=self.dag,
             plan=self.plan,
-            retries=max(BUILD_RETRIES, config.retries),
-            retry_delay=BUILD_RETRY_DELAY,
+            retries=build_tries.retries_of(config.retries),
+            retry_delay=build_tries.RETRY_DELAY,
             doc_md="Runs dbt once for all nodes of the pipeline and ends their tasks.",
             # Data that has not come in holds back what reads it, and nothing else.
             trigger_rule=TriggerRule.ALL_DONE,
@@ -236,7 +253,7 @@ class _Builder:
             arguments |= self._on_failure
         operator: BaseOperator | MappedOperator
         if task.kind is TaskKind.MARKER:
-            operator = MarkerOperator(**arguments)
+            operator = MarkerOperator(stage=task.stage, nodes=task.nodes, **arguments)
         elif task.kind is TaskKind.PUBLISH and self.plan.config.publish:
             arguments |= _dbt_queue()
             operator = publish_operator(task, self.plan.config.publish, self.plan, arguments)
@@ -248,6 +265,6 @@ class _Builder:
             if not self.plan.config.one_build:
                 # A build takes one slot for all its nodes.
                 arguments |= _pool(self.plan.config)
-            operator = node_operator(task, self.plan.config, arguments)
+            operator = node_operator(task, self.plan.config, self._checks.get(task.task_id, ()), arguments)
         self.tasks[task.task_id] = operator
         return operator

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from airflow.sdk import Param
 
+from orrery.config.stages import HOOKS
 from orrery.execute.options import (
     EXCLUDE,
     FULL_REFRESH,
     MAX_THREADS,
+    PIPELINE_VARS,
     SELECT,
     SKIP_STAGES,
     THREADS,
@@ -17,8 +23,19 @@ from orrery.execute.options import (
 from orrery.plan.model import PipelinePlan
 
 
+def _about_vars(own: Mapping[str, Any]) -> str:
+    text = "dbt's --vars, as a JSON object"
+    return f"{text}; they go over those of the pipeline's file: {json.dumps(own)}" if own else f"{text}."
+
+
+def _own_vars(plan: PipelinePlan) -> dict[str, Any]:
+    return {PIPELINE_VARS: dict(plan.config.vars)}
+
+
 def form_of(plan: PipelinePlan) -> dict[str, Param]:
     """The params of a DAG."""
+    # Hooks are of dbt's commands, and no run can leave them out.
+    stages = [stage for stage in plan.stages if stage != HOOKS]
     return {
         SELECT: Param(
             None,
@@ -42,13 +59,14 @@ def form_of(plan: PipelinePlan) -> dict[str, Param]:
             None,
             type=["null", "object"],
             title="Vars",
-            description="dbt's --vars, as a JSON object.",
+            description=_about_vars(plan.config.vars),
+            **_own_vars(plan),
         ),
         SKIP_STAGES: Param(
-            [stage for stage in plan.config.skip_stages if stage in plan.stages],
+            [stage for stage in plan.config.skip_stages if stage in stages],
             type="array",
-            items={"type": "string", "enum": list(plan.stages)},
-            examples=list(plan.stages),
+            items={"type": "string", "enum": stages},
+            examples=stages,
             title="Stages to leave out",
             description="Their tasks are skipped in this run; what comes after them runs.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from orrery.config.pipeline import Pipeline
@@ -10,19 +11,18 @@ from orrery.execute.node import BuiltNodeOperator, DbtNodeOperator, PerModelOper
 from orrery.plan.model import TaskPlan
 
 
-def node_operator(task: TaskPlan, config: Pipeline, arguments: dict[str, Any]) -> DbtNodeOperator:
+def node_operator(
+    task: TaskPlan, config: Pipeline, checks: Iterable[str], arguments: dict[str, Any]
+) -> DbtNodeOperator:
     """The operator of a task of dbt.
 
+    :param checks: the ids of the checks of sources that may skip it
     :param arguments: those of every operator
     """
-    of_node: dict[str, Any] = {
-        "kind": task.kind,
-        "stage": task.stage,
-        "nodes": task.nodes,
-        "select": task.select,
-    }
+    of_node: dict[str, Any] = {"kind": task.kind, "stage": task.stage, "nodes": task.nodes}
     if config.one_build:
         return BuiltNodeOperator(**of_node, **arguments)
+    of_node |= {"stale": config.stale, "checks": tuple(sorted(checks))}
     if config.pods is None:
         return PerModelOperator(**of_node, **arguments)
     from orrery.pods.operators import PodNodeOperator

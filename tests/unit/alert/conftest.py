@@ -10,8 +10,8 @@ import pytest
 from conftest import WriteProject
 from orrery.alert import memory
 from orrery.config.project import Project
-from orrery.manifest.store import ManifestStore
 from services.slack import SlackServer
+from support import manifests
 from unit.alert.airflow import FakeMemory, Run
 from unit.alert.shop import DAG, slim
 
@@ -31,9 +31,7 @@ def project(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> Pro
     """A project whose manifest is that of the shop."""
     project = write_project({})
     monkeypatch.setenv("ORRERY_PROJECT_DIR", str(project.root))
-    store = ManifestStore(project)
-    store.write("shop", slim())
-    store.write_index({}, None, {"shop": None})
+    manifests.keep(project, {"shop": slim()})
     return project
 
 

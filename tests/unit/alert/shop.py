@@ -78,7 +78,6 @@ def _dag() -> AirflowDag:
                 kind=kind,
                 stage=stage,
                 nodes=nodes,
-                select=(),
                 trigger_rule=TriggerRule.NONE_FAILED,
             )
 

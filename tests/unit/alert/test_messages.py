@@ -105,6 +105,19 @@ def test_warnings_of_a_build_come_with_it(slack: SlackServer, run: Run) -> None:
     assert body["text"] == "shop: 1 warning"
 
 
+def test_xcoms_of_somebody_else_say_nothing(slack: SlackServer, run: Run) -> None:
+    foreign: list[Any] = ["done", {"status": 1}, {"status": "warn", "nodes": ["x"]}, {"nodes": "x"}]
+    for xcom in foreign:
+        run.fail(ALERTS, "staging.stg_orders", xcom)
+        assert "model stg_orders failed" in slack.sent()[-1]["text"]
+    run.states = {"build": "success", "tests.stg_orders": "success", "ingest.app__orders": "success"}
+    run.xcoms["build", "warnings"] = {"gone": "a", "tests.stg_orders": 1}
+    run.xcoms["ingest.app__orders", "dbt"] = "done"
+    slack.clear()
+    run.end(ALERTS)
+    assert not any("warning" in body["text"] for body in slack.sent())
+
+
 def context_of_a_late_run(state: str) -> dict[str, Any]:
     """What Airflow tells the callback of a deadline."""
     return {"dag_run": {"dag_id": "shop", "dag_run_id": RUN_ID, "state": state}, "deadline": {"id": "1"}}

@@ -12,8 +12,7 @@ from conftest import WriteProject
 from orrery.cli import follow, session
 from orrery.cli.__main__ import main
 from orrery.config.project import Project
-from orrery.manifest import fingerprint
-from orrery.manifest.store import ManifestStore
+from support import manifests
 from unit.cli.airflow import Airflow, serve
 
 Command = Callable[..., Result]
@@ -31,9 +30,7 @@ def shop(write_project: WriteProject) -> Project:
     project = write_project(
         {"dbt/pipelines/shop.yml": "select: a\npool: default_pool", "dbt/pipelines/broken.yml": "slect: a"}
     )
-    store = ManifestStore(project)
-    store.write("shop", {"nodes": {}})
-    store.write_index(fingerprint.take(project), None, {"shop": None, "broken": "broken is broken"})
+    manifests.keep(project, {"shop": {"nodes": {}}}, {"broken": "broken is broken"})
     return project
 
 

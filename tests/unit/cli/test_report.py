@@ -76,33 +76,78 @@ def test_the_slowest_nodes_with_their_shares() -> None:
 @pytest.mark.parametrize(
     ("earlier", "now", "before"),
     [
-        ([2.0, 100.0, 2.0], 4.0, 2.0),
-        ([2.0, 100.0, 2.0], 3.9, None),
-        ([0.2], 1.2, 0.2),
-        ([0.2], 1.1, None),
-        ([1.0, 3.0], 4.0, 2.0),
-        ([], 100.0, None),
+        ([2.0, 2.0, 100.0, 2.0, 2.0], 4.0, 2.0),
+        ([2.0, 2.0, 100.0, 2.0, 2.0], 3.9, None),
+        ([0.2] * 5, 1.2, 0.2),
+        ([0.2] * 5, 1.1, None),
+        # It was slow before, too: a slower node is told of until that is usual.
+        ([1.0, 1.0, 1.0, 9.0, 9.0], 9.0, 1.0),
+        ([1.0, 1.0, 9.0, 9.0, 9.0], 9.0, None),
+        # Twice the median is nothing where seconds vary that much.
+        ([1.0, 3.0, 5.0, 7.0, 9.0], 12.0, None),
+        ([1.0, 3.0, 5.0, 7.0, 9.0], 16.0, 5.0),
     ],
 )
-def test_a_regression_is_twice_the_median_and_a_second(
+def test_a_regression_is_twice_the_median_a_second_and_out_of_the_ordinary(
     earlier: list[float], now: float, before: float | None
 ) -> None:
     found = history.regressions(runs(*([node("a", seconds)] for seconds in [*earlier, now])))
     expected = [] if before is None else [("a", now, before, len(earlier))]
-    assert [(change.node.name, change.now, change.before, change.runs) for change in found] == expected
+    assert [(c.node.name, c.now, c.usual.median, c.usual.runs) for c in found] == expected
 
 
-def test_what_failed_is_compared_with_nothing() -> None:
-    slow_failure = node("a", 100.0, status="error", rows_affected=7)
-    assert history.regressions(runs([node("a")], [slow_failure])) == []
-    assert history.regressions(runs([node("a", 0.01, status="error")], [node("a", 100.0)])) == []
-    assert history.row_changes(runs([node("a", rows_affected=1)], [slow_failure])) == []
+@pytest.mark.parametrize("before", range(history.FEWEST + 1))
+def test_nothing_is_usual_before_there_are_enough_runs(before: int) -> None:
+    quick, slow = [node("a", 1.0, rows_affected=2500)], [node("a", 9.0, rows_affected=26)]
+    those = runs(*[quick] * before, slow)
+    told = before == history.FEWEST
+    assert bool(history.regressions(those)) is told
+    assert bool(history.row_changes(those)) is told
+    assert bool(history.usual_seconds(those)) is told
+
+
+@pytest.mark.parametrize(
+    "choices", ["full_refresh: yes", "select: a", "vars: day (0123abcd)", "skip_stages: tests"]
+)
+def test_runs_are_compared_with_those_of_the_same_choices_only(choices: str) -> None:
+    plain, other = [node("a", 1.0, rows_affected=26)], [node("a", 9.0, rows_affected=2500, choices=choices)]
+    for those in (runs(*[plain] * 9, other), runs(*[other] * 9, plain)):
+        assert history.regressions(those) == history.row_changes(those) == []
+        assert history.usual_seconds(those) is None
+    (change,) = history.row_changes(runs(*[plain, other] * 5, other, [node("a", rows_affected=1)]))
+    assert (change.usual.median, change.usual.runs) == (26, 5)
+    assert history.regressions(runs(*[plain, other] * 5, other)) == []
+
+
+def test_an_incremental_model_is_compared_with_what_it_usually_changes() -> None:
+    first, later = [node("a", rows_affected=2500)], [node("a", rows_affected=26)]
+    assert history.row_changes(runs(first, *[later] * 5)) == []
+
+
+def test_what_failed_or_was_repeated_is_compared_with_nothing() -> None:
+    fine = [node("a", rows_affected=1000)]
+    for odd in ({"status": "error"}, {"try_number": 2}):
+        worse = [node("a", 100.0, rows_affected=7, **odd)]
+        for those in (runs(*[fine] * 9, worse), runs(*[worse] * 9, fine), runs(*[fine] * 4, worse, worse)):
+            assert history.regressions(those) == history.row_changes(those) == []
+        assert history.usual_seconds(runs(*[fine] * 4, worse, fine)) is None
+
+
+def test_how_long_a_run_takes_is_told_by_runs_in_which_all_nodes_ran() -> None:
+    fine, stale = node("a"), node("s", kind="source", status="error")
+    for nodes, counts in (
+        ([fine, stale], True),
+        ([fine, node("t.0f", kind="test", status="fail")], True),
+        ([fine, node("t.0f", kind="test", status="error")], False),
+        ([fine, skipped("b")], False),
+    ):
+        assert bool(history.usual_seconds(runs(*[nodes] * 5, [fine]))) is counts, nodes
 
 
 def test_the_worst_regression_comes_first_and_older_runs_show_none() -> None:
     found = history.regressions(
         runs(
-            [node("a"), node("b"), node("gone", 9.0)],
+            *[[node("a"), node("b"), node("gone", 9.0)]] * 5,
             [node("a"), node("b"), node("old", 90.0)],
             [node("b", 9.0), node("a", 3.0)],
         )
@@ -113,35 +158,47 @@ def test_the_worst_regression_comes_first_and_older_runs_show_none() -> None:
 @pytest.mark.parametrize(
     ("earlier", "now", "told"),
     [
-        ([10, 10], 20, True),
-        ([10, 10], 19, False),
-        ([10, 10], 5, True),
-        ([10, 10], 6, False),
-        ([10, 10], 0, True),
+        ([10], 20, True),
+        ([10], 19, False),
+        ([10], 5, True),
+        ([10], 6, False),
+        ([10], 0, True),
         ([0], 1, True),
         ([0], 0, False),
         ([None], 10, False),
         ([10], None, False),
+        ([26, 3, 100, 40, 10], 60, False),
+        ([26, 3, 100, 40, 10], 0, False),
+        ([26, 3, 100, 40, 10], 200, True),
+        ([1990, 2010, 2000, 2020, 1980], 0, True),
     ],
 )
-def test_half_or_twice_the_rows_is_a_change(earlier: list[int | None], now: int | None, told: bool) -> None:
-    found = history.row_changes(runs(*([node("a", rows_affected=rows)] for rows in [*earlier, now])))
+def test_half_or_twice_the_rows_is_a_change_where_rows_do_not_vary_as_much(
+    earlier: list[int | None], now: int | None, told: bool
+) -> None:
+    before = earlier * 5 if len(earlier) == 1 else earlier
+    found = history.row_changes(runs(*([node("a", rows_affected=rows)] for rows in [*before, now])))
     assert [change.now for change in found] == ([now] if told else [])
 
 
-def test_a_flaky_test_fails_in_some_runs_and_passes_in_others() -> None:
-    def result(name: str, status: str) -> NodeRun:
-        return node(f"{name}.0a1b2c", kind="test", status=status)
-
-    found = history.flaky(
-        runs(
-            [result("steady", "pass"), result("flaky", "pass"), result("warns", "pass")],
-            [result("broken", "fail"), result("flaky", "fail"), result("warns", "warn")],
-            [result("broken", "error"), result("flaky", "skipped"), node("model", status="error")],
-            [result("broken", "fail"), result("flaky", "pass"), node("model")],
-        )
-    )
-    assert [(test.node.name, test.failed, test.passed) for test in found] == [("flaky", 1, 2)]
+@pytest.mark.parametrize(
+    ("told", "flaky"),
+    [
+        ("pass fail pass", (1, 2)),
+        ("fail pass fail", (2, 1)),
+        ("pass error skipped pass", (1, 2)),
+        ("warn fail warn fail", (2, 2)),
+        # It has broken; it was fixed; it warns.
+        ("pass pass fail", None),
+        ("fail fail pass", None),
+        ("pass warn pass", None),
+        ("pass skipped pass", None),
+    ],
+)
+def test_a_flaky_test_changes_its_mind_and_changes_it_again(told: str, flaky: tuple[int, int] | None) -> None:
+    tests = [[node("t.0a1b2c", kind="test", status=status), node("model")] for status in told.split()]
+    found = [(test.node.name, test.failed, test.passed) for test in history.flaky(runs(*tests))]
+    assert found == ([("t", *flaky)] if flaky else [])
 
 
 def test_blocks() -> None:
@@ -161,9 +218,11 @@ def printed(*nodes: list[NodeRun]) -> list[str]:
 def test_the_report() -> None:
     quick = [node("a", 1.0, rows_affected=1000), node("t.0f", 0.5, "test")]
     slow = [node("a", 4.0, rows_affected=2500), node("t.0f", 1.0, "test", status="fail")]
-    assert printed(quick, quick, slow) == [
-        "shop: last run r2, started 2026-02-02 06:00:00 UTC",
-        "dbt's time: ▃▃█ 4.0 s; median of the 2 runs before: 1.0 s",
+    red = [node("a", 1.0, rows_affected=1000), node("t.0f", 0.5, "test", status="fail")]
+    part = [node("a", 0.1, rows_affected=1, choices="select: a")]
+    assert printed(quick, quick, red, part, quick, quick, slow) == [
+        "shop: last run r6, started 2026-02-06 06:00:00 UTC",
+        "dbt's time: ▃▃▃▃▃█ 4.0 s; median of the 5 runs before: 1.0 s",
         "",
         "Slowest nodes of the last run",
         "node type status seconds share rows",
@@ -172,23 +231,42 @@ def test_the_report() -> None:
         "",
         "Slower than before",
         "node type seconds median before runs before",
-        "a model 4.0 1.0 2",
+        "a model 4.0 1.0 5",
         "",
         "More or fewer rows than before",
         "node type rows median before runs before",
-        "a model 2,500 1,000 2",
+        "a model 2,500 1,000 5",
         "",
-        "Flaky tests of the last 3 runs",
+        "Flaky tests of the last 7 runs",
         "test last failed passed",
-        "t fail 1 2",
+        "t fail 2 4",
     ]
 
 
 def test_the_report_says_what_it_has_not_found() -> None:
-    same = printed([node("a")], [node("a")])
-    assert same[1] == "dbt's time: ██ 1.0 s; the run before: 1.0 s"
+    same = printed(*[[node("a")]] * 6)
+    assert same[1] == "dbt's time: ██████ 1.0 s; median of the 5 runs before: 1.0 s"
     assert same[-1] == "No slower node, no change of row counts, no flaky test."
-    assert printed([node("a")])[-1] == "There is no earlier run to compare it with."
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [(0, "There are no such runs"), (1, "There is 1 such run"), (4, "There are 4 such runs")],
+)
+def test_the_report_says_that_it_compares_nothing_yet(before: int, told: str) -> None:
+    lines = printed(*[[node("a")]] * before, [node("b", choices="select: b")], [node("a", 9.0)])
+    assert lines[1] == f"dbt's time: {'▂' * before}█ 9.0 s"
+    assert lines[-1] == (
+        "Seconds and rows are compared with those of earlier runs with the same choices, from 5 on. "
+        f"{told} among the last {before + 2}."
+    )
+    assert "Slower than before" not in lines
+
+
+def test_the_report_says_with_which_choices_the_last_run_was_made() -> None:
+    lines = printed(*[[node("a")]] * 9, [node("a", choices="select: [red], full_refresh: yes")])
+    assert lines[1] == "made with select: [red], full_refresh: yes"
+    assert "There are no such runs among the last 10." in lines[-1]
 
 
 @pytest.mark.parametrize(

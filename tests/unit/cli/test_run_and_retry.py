@@ -186,6 +186,16 @@ def test_nothing_to_retry(orrery: Command, airflow: Airflow) -> None:
     assert airflow.bodies("POST", "/clearTaskInstances") == []
 
 
+def test_nothing_has_failed_in_a_run_that_goes_on(orrery: Command, airflow: Airflow) -> None:
+    # The second look shows the end; the first retry has cleared what had failed.
+    airflow.states = [[task("core.a", None)], [task("core.a", "success")]]
+    result = orrery("retry", "shop", "--failed")
+    assert result.exit_code == 0
+    assert (
+        "Nothing has failed in r1 so far; it is running. Another command may have retried it" in result.output
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "task_id"),
     [
@@ -202,6 +212,81 @@ def test_retry_one(orrery: Command, airflow: Airflow, name: str, task_id: str) -
     assert orrery("retry", "shop", "--model", name).exit_code == 0
     body = cleared(airflow)
     assert (body["task_ids"], body["include_downstream"]) == ([task_id], False)
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id"),
+    [
+        ("dim.v2", "core.dim_v2"),
+        ("app.raw", "ingest.app__raw"),
+        ("shop.dim", "core.shop__dim"),
+        ("shop.dim.v3", "core.shop__dim_v3"),
+        ("model.shop.orders", "core.orders"),
+        ("model.shop.dim", "core.shop__dim"),
+        ("model.shop.dim.v2", "core.dim_v2"),
+        ("seed.shop.codes", "seed.codes"),
+        ("source.shop.app.raw", "ingest.app__raw"),
+        # A task's own id means what it says.
+        ("core.orders", "core.orders"),
+    ],
+)
+def test_retry_of_a_node_that_is_named_as_dbt_names_it(
+    orrery: Command, airflow: Airflow, name: str, task_id: str
+) -> None:
+    names = (
+        "core.dim_v2",
+        "core.shop__dim",
+        "core.shop__dim_v3",
+        "core.other__dim",
+        "core.raw",
+        "core.orders",
+    )
+    more = ("seed.codes", "ingest.app__raw", "source_freshness.app__raw", "core.core_orders")
+    airflow.states = [[task(each, "success") for each in (*names, *more)]]
+    assert orrery("retry", "shop", "--model", name).exit_code == 0
+    assert cleared(airflow)["task_ids"] == [task_id]
+
+
+def test_retry_of_a_dotted_name_that_no_task_has(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [[task("core.raw", "success"), task("core.app_rows", "success")]]
+    # It may be a model of a package, but a table of a source as well: nothing runs.
+    told = str(orrery("retry", "shop", "--model", "app.raw").exception)
+    assert told == "No node is called 'app.raw' in this run.\n  Did you mean 'raw'?"
+    assert airflow.bodies("POST", "/clearTaskInstances") == []
+
+
+@pytest.mark.parametrize("status", [409, 500])
+def test_two_retries_at_once_run_the_tasks_once(orrery: Command, airflow: Airflow, status: int) -> None:
+    again = {"core.orders", "core.sales", "tests.orders"}
+    airflow.states = [STATES, [{**t, "state": None if t["task_id"] in again else t["state"]} for t in STATES]]
+    airflow.conflicts = [status]
+    result = orrery("retry", "shop", "--failed")
+    assert result.exit_code == 0, result.output
+    assert (
+        "Somebody else has cleared the same 3 of 7 tasks at the same moment: they run again, once."
+        in result.output
+    )
+    assert len(airflow.bodies("POST", "/clearTaskInstances")) == 1
+
+
+def test_a_conflict_over_other_tasks_is_tried_again(orrery: Command, airflow: Airflow) -> None:
+    airflow.states, airflow.conflicts = [STATES], [500]
+    assert "3 of 7 tasks run again." in orrery("retry", "shop", "--failed").output
+    assert len(airflow.bodies("POST", "/clearTaskInstances")) == 2
+
+
+def test_a_conflict_that_does_not_end_is_explained(orrery: Command, airflow: Airflow) -> None:
+    airflow.states, airflow.conflicts = [STATES], [500, 500, 500]
+    told = str(orrery("retry", "shop", "--failed").exception)
+    assert "shop: Airflow cannot clear tasks of r1: something else changes them at the same time" in told
+    assert f"try again: {airflow.url}/dags/shop/runs/r1" in told
+    assert "500 {'reason': 'Database error'}" in told
+
+
+def test_another_refusal_of_clearing_is_no_conflict(orrery: Command, airflow: Airflow) -> None:
+    airflow.states, airflow.conflicts = [STATES], [403]
+    assert "Airflow refused POST" in str(orrery("retry", "shop", "--failed").exception)
+    assert len(airflow.bodies("POST", "/clearTaskInstances")) == 1
 
 
 def test_what_becomes_of_one_task_is_told(orrery: Command, airflow: Airflow) -> None:

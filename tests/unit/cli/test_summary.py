@@ -209,3 +209,13 @@ def test_follow_gives_up_when_airflow_stays_away(airflow: Airflow, monkeypatch: 
     airflow.fail_next = [503, 503, 503]
     with AirflowApi(airflow.url, "admin", "secret") as api, pytest.raises(ApiError, match="503"):
         follow(api, "shop", "r1", Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("foreign", ["done", 7, ["a"], {"status": 1}, {"status": "success", "nodes": "none"}])
+def test_an_xcom_of_somebody_else_is_left_out(airflow: Airflow, foreign: Any) -> None:
+    airflow.xcoms = {"core.a": foreign, "core.b": foreign}
+    airflow.logs = {"core.b": ["The last line."]}
+    tasks = [task("core.a", "success", duration=1.0), task("core.b", "failed", duration=1.0)]
+    succeeded, lines = shown(airflow, tasks, "failed")
+    assert not succeeded
+    assert {"core a success 1.0", "core b failed 1.0", "The last line."} <= set(lines)

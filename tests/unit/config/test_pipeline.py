@@ -40,7 +40,8 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "stages: {bronze: path:x, core: [y, z]}\nskip_stages: bronze\ntests: end\n"
         "publish: {docs: false, to: 's3://my_aws@reports/shop', keep: 3}\n"
         "alerts: {slack: '#a', webhook: w, on: late, samples: 2}\nsla: 17:30\n"
-        "execute: per_model\nstale: skip\nfull_refresh: true\n"
+        "execute: per_model\nstale: skip\nfreshness: off\nfull_refresh: true\n"
+        "vars: {day: 2026-01-31, nested: {days: [2026-01-31, 1]}}\n"
         "retries: 2\npool: p\nmax_active_runs: 3\nstart_date: 2026-01-31\ncatchup: true\ntags: [t, u]\n",
     )
     assert config.model_dump() == {
@@ -50,12 +51,15 @@ def test_every_key_set(write_project: WriteProject) -> None:
         "select": ("a", "b+"),
         "exclude": ("c",),
         "selector": None,
+        # dbt has no dates in vars.
+        "vars": {"day": "2026-01-31", "nested": {"days": ["2026-01-31", 1]}},
         "stages": {"bronze": ("path:x",), "core": ("y", "z")},
         "full_refresh": True,
         "skip_stages": ("bronze",),
         "tests": "end",
         "execute": "per_model",
         "kubernetes": None,
+        "freshness": "off",
         "stale": "skip",
         "publish": {
             "docs": False,
@@ -127,9 +131,9 @@ def test_refused_words(write_project: WriteProject, text: str) -> None:
 def test_stages_of_ones_own_are_shown_before_the_usual_ones(write_project: WriteProject) -> None:
     config = load(write_project, "select: a\nstages: {silver: b, bronze: c, core: d}")
     assert config.stage_names == (
-        *("ingest", "seed", "source_freshness", "source_tests"),
+        *("ingest", "seed", "function", "source_freshness", "source_tests"),
         *("silver", "bronze"),
-        *("staging", "snapshot", "core", "tests", "exposures", "publish"),
+        *("staging", "snapshot", "core", "tests", "hooks", "exposures", "publish"),
     )
 
 

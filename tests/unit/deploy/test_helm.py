@@ -205,12 +205,12 @@ def test_nodes_of_a_build_ask_for_no_workers() -> None:
         assert found in query
         query = query.replace(found, str(value))
     rows = [
-        *[("running", task_instances._HOLDER, "default")] * 50,
-        *[("deferred", task_instances._HOLDER, "default")] * 50,
+        *[("running", task_instances.HOLDER, "default")] * 50,
+        *[("deferred", task_instances.HOLDER, "default")] * 50,
         *[("running", "airflow", "default")] * slots,
         # Of some tasks the user is not known; and a node that a worker is to end is queued like others.
         *[("running", None, "default"), ("queued", None, "default")],
-        ("queued", task_instances._HOLDER, "default"),
+        ("queued", task_instances.HOLDER, "default"),
         *[("queued", None, "elsewhere"), ("success", "airflow", "default")] * 9,
     ]
     with sqlite3.connect(":memory:") as database:

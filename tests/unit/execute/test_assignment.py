@@ -28,5 +28,5 @@ def test_results_are_kept_for_what_is_published(
 ) -> None:
     made = plan(resource("model", "a"), publish=publish)
     ti = SimpleNamespace(run_id="manual__1", log_url="")
-    assignment = Assignment.of(made, RunOptions(), ti)
+    assignment = Assignment.of(made, RunOptions(), ti, began="2026-01-31T00:00:00", batches={})
     assert (assignment.elementary, assignment.keep_results) == (elementary, keep_results)

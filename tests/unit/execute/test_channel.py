@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from orrery.execute.channel import NodeState, Update
+from orrery.execute.channel import MessageError, NodeState, Publish, Update, read_message
 
 FULL = Update(
     "core.a",
@@ -35,7 +36,34 @@ def test_what_is_not_set_does_not_travel() -> None:
     assert Update("a", NodeState.SUCCESS, result={}).as_dict()["result"] == {}
 
 
-@pytest.mark.parametrize("values", [{"task_id": "a", "state": "lost"}, {"state": "running"}])
-def test_what_is_no_update_is_refused(values: dict[str, str]) -> None:
-    with pytest.raises((ValueError, TypeError)):
+def test_characters_that_no_database_stores_are_replaced() -> None:
+    failure = {"lines": [["t", "error", "a\0b \ud800"]], "compiled_sql": "a\0b"}
+    told = Update("a", NodeState.FAILED, failure=failure).as_dict()
+    assert told["failure"] == {"lines": [["t", "error", "a\ufffdb ?"]], "compiled_sql": "a\ufffdb"}
+    assert Update.of(told).failure == told["failure"]
+
+
+WRONG = [
+    [],
+    "core.a",
+    {"state": "running"},
+    {"task_id": "a", "state": "lost"},
+    {"task_id": "a", "state": "running", "color": "red"},
+    {"task_id": 1, "state": "running"},
+    {"task_id": "a", "state": "running", "start": "yesterday"},
+    {"task_id": "a", "state": "running", "start": "2026-01-31T00:00:00"},
+    {"task_id": "a", "state": "success", "result": "fine"},
+    {"task_id": "a", "state": "success", "result": {"seconds": float("nan")}},
+    {"task_id": "a", "state": "success", "note": "a\0b"},
+    {"task_id": "a", "state": "success", "rendered": {"compiled_sql": None}},
+    {"task_id": "a", "state": "failed", "failure": {"result": {"__classname__": "builtins.eval"}}},
+]
+
+
+@pytest.mark.parametrize("values", WRONG, ids=str)
+def test_what_is_no_update_is_refused(values: Any) -> None:
+    with pytest.raises(MessageError, match=r"^not a valid Update: "):
         Update.of(values)
+    message = json.dumps({"updates": [values], "alive": True})
+    with pytest.raises(MessageError, match=r"^not a valid Publish: (updates\.0|Invalid JSON)"):
+        read_message(Publish, message)

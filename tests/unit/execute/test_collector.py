@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dbt.events.types import LogModelResult, MainReportVersion, NodeFinished, NodeStart
+from dbt.events.types import (
+    LogModelResult,
+    MainReportVersion,
+    NodeFinished,
+    NodeStart,
+    NoNodesForSelectionCriteria,
+)
 from dbt_common.events.base_types import BaseEvent, EventLevel, EventMsg, msg_from_base_event
 
 from orrery.execute.collector import Collector, Line, TaskRecord, read_records
@@ -213,6 +219,14 @@ def test_lines_go_to_people_and_to_their_task() -> None:
     # Node by node, as the results are.
     assert [shown.level for shown in listener.records["tests.a"].lines] == ["warn", "error"]
     assert datetime.fromisoformat(about[0].time).utcoffset() is not None
+
+
+def test_how_nodes_are_selected_is_not_told() -> None:
+    told: list[Line] = []
+    collector = Collector([], started=lambda _: None, ended=lambda _: None, told=told.append)
+    collector(message(NoNodesForSelectionCriteria(spec_raw="result:success"), EventLevel.WARN))
+    collector(message(MainReportVersion(version="1", log_version=3), EventLevel.WARN))
+    assert [line.text for line in told] == ["Running with dbt1"]
 
 
 def test_nodes_of_others_and_events_without_a_node_are_nobodys() -> None:

@@ -165,4 +165,6 @@ def test_a_mistake_in_the_project_is_shown(tmp_path: Path) -> None:
     broken = Dbt(Project(tmp_path), target_dir=tmp_path / "target")
     with pytest.raises(DbtError):
         broken.select(("a",))
-    assert "depends on a node named 'nowhere' which was not found" in refused(broken, select="a")
+    # The choice is fine, so the message is dbt's alone.
+    with pytest.raises(DbtError, match="depends on a node named 'nowhere' which was not found"):
+        left_out(TASKS, RunOptions.from_params({"select": "a"}), broken)

@@ -6,8 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+from airflow.sdk.definitions.param import process_params
 
+from orrery.config.pipeline import Pipeline
 from orrery.execute.options import OptionsError, RunOptions
+from orrery.plan.model import PipelinePlan
+from orrery.render.form import form_of
 
 EMPTY = {
     "select": None,
@@ -106,6 +112,27 @@ def test_from_the_context_of_a_task(conf: dict[str, Any] | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, {"day": "2026-01-31", "load": True}),
+        ({}, {"day": "2026-01-31", "load": True}),
+        ({"day": "2026-02-01", "more": 1}, {"day": "2026-02-01", "load": True, "more": 1}),
+        ({"load": None}, {"day": "2026-01-31", "load": None}),
+    ],
+)
+def test_the_vars_of_a_run_go_over_those_of_the_pipeline(given: Any, expected: dict[str, Any]) -> None:
+    with DAG("shop", schedule=None) as dag:
+        task = EmptyOperator(task_id="task")
+    config = Pipeline.model_validate({"select": "a", "vars": {"day": "2026-01-31", "load": True}})
+    dag.params.update(form_of(PipelinePlan("shop", config, (), {}, {}, "shop.yml")))
+    conf = {} if given is None else {"vars": given}
+    # As a worker does.
+    params = process_params(dag, task, conf, suppress_exception=False)
+    run = SimpleNamespace(conf=conf)
+    assert RunOptions.from_context({"dag": dag, "dag_run": run, "params": params}).variables == expected
+
+
+@pytest.mark.parametrize(
     ("key", "fix"),
     [
         ("selects", "Did you mean 'select'?"),
@@ -122,3 +149,28 @@ def test_an_unknown_choice_gets_the_nearest_one(key: str, fix: str) -> None:
 def test_the_choices_of_a_context_are_checked() -> None:
     with pytest.raises(OptionsError, match="cannot contain the option '--vars'"):
         RunOptions.from_context(context({}, exclude="--vars"))
+
+
+@pytest.mark.parametrize(
+    ("params", "choices"),
+    [
+        (EMPTY, ""),
+        ({"select": " a  b+\n"}, "select: a b+"),
+        ({"exclude": "a", "full_refresh": True, "threads": 8}, "exclude: a, full_refresh: yes, threads: 8"),
+        ({"skip_stages": ["tests", "seed"]}, "skip_stages: seed tests"),
+        # Which object it is makes no difference, though the models have it as a variable.
+        ({"uri": "s3://bucket/a.csv"}, "uri: yes"),
+    ],
+)
+def test_the_choices_as_text(params: dict[str, Any], choices: str) -> None:
+    assert RunOptions.from_params({**EMPTY, **params}).choices == choices
+
+
+def test_the_values_of_vars_are_kept_from_the_choices() -> None:
+    first, same, other = (
+        RunOptions.from_params({"vars": {"b": {"x": value, "y": 1}, "a": 2}}).choices
+        for value in ("secret", "secret", "public")
+    )
+    assert first == same != other
+    assert first.startswith("vars: a b (")
+    assert "secret" not in first

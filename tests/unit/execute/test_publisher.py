@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -339,3 +341,28 @@ def test_a_build_with_news_all_the_time_tells_that_it_is_alive(
     # Not in every message.
     assert told[0] is False
     assert told.count(True) < len(told) / 2
+
+
+_ORPHAN = """
+import os, sys, time
+from orrery.execute.publisher import Publisher
+
+class Store:
+    def set(self, key, value): print("set", flush=True)
+
+if os.fork():
+    sys.stdin.read()  # until it is killed
+else:
+    Publisher(Store(), lost=lambda: (print("lost", flush=True), os._exit(0)))
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_build_notices_that_its_supervisor_was_killed() -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", _ORPHAN], **pipes) as supervisor:
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == "begun\n"
+        supervisor.kill()
+        assert supervisor.stdout.read() == "lost\n"

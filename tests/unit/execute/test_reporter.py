@@ -9,14 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from orrery.execute.channel import NodeState, Update
+from orrery.execute.channel import NodeState, Try, Update
 from orrery.execute.collector import Line, NodeRecord, TaskRecord
 from orrery.execute.ledger import Ledger
 from orrery.execute.reporter import Reporter
 from orrery.execute.results import NodeResult
+from orrery.execute.run_graph import RunGraph
 from orrery.execute.tally import Tally
 from orrery.manifest.dbt import Dbt
-from orrery.plan.descent import Descent
 from orrery.plan.model import PipelinePlan
 from unit.manifest.resources import Resource, resource
 from unit.plan.projects import FRESH, plan
@@ -51,7 +51,7 @@ class Heard:
 
     def __post_init__(self) -> None:
         node = SimpleNamespace(compiled_code="select 1", compiled_path="target/a.sql")
-        self.manifest = SimpleNamespace(nodes={"model.shop.a": node})
+        self.manifest = SimpleNamespace(nodes={"model.shop.a": node}, functions={})
         self.tally = Tally(self)
 
     def add(self, update: Update) -> None:
@@ -88,12 +88,12 @@ def reporter_of(
         logs=heard,
         dbt=cast(Dbt, heard),
         ledger=cast(Ledger, heard),
-        descent=Descent(of.tasks),
+        graph=RunGraph.planned(of.tasks),
         left=left or {},
         stale=stale,
         most=4096,
     )
-    made.tries = dict.fromkeys(of.tasks, 3)
+    made.tries = dict.fromkeys(of.tasks, Try(3))
     return made
 
 
@@ -117,7 +117,6 @@ def test_a_success_has_log_sql_and_result(heard: Heard) -> None:
     built = "Built by the task 'build' of this run."
     assert heard.logs == {A: (3, [built, "dbt's line", "Compiled SQL: target/a.sql"])}
     assert heard.tally.ended == {A: NodeState.SUCCESS}
-    assert not heard.tally.is_open(A)
 
 
 def test_a_warning_is_a_success_with_a_note(heard: Heard) -> None:
@@ -143,7 +142,7 @@ def test_what_is_cancelled_has_not_failed(heard: Heard) -> None:
     reporter.stopping = True
     reporter.finished(record(A, "error"))
     reporter.finished(record(B))
-    assert heard.states == {A: NodeState.RELEASED, B: NodeState.SUCCESS}
+    assert heard.states == {B: NodeState.SUCCESS}
     assert heard.kept == [(B, 3)]
     assert reporter.barred() == set()
 
@@ -155,15 +154,33 @@ def test_whatever_dbt_is_done_with_is_kept(heard: Heard) -> None:
     assert heard.kept == [(A, 3), (B, 3), (RAW, 3), (ALONE, 3)]
 
 
-def test_what_dbt_skips_is_given_back_and_may_come_once_more(heard: Heard) -> None:
+def test_what_dbt_skips_because_of_a_failure_is_upstream_failed(heard: Heard) -> None:
     reporter = reporter_of(heard)
-    assert not heard.tally.was_released(B)
+    reporter.finished(record(A, "error"))
+    # dbt says that it begins with what it then skips.
+    reporter.started(record(B))
+    assert B not in heard.states
     reporter.finished(record(B, "skipped"))
-    assert heard.states == {B: NodeState.RELEASED}
-    assert heard.tally.was_released(B)
-    assert heard.tally.is_open(B)
+    assert heard.states == {A: NodeState.FAILED, B: NodeState.UPSTREAM_FAILED}
+    assert heard.of(B).note == "core.a failed."
+
+
+def test_what_waits_for_another_try_does_not_end(heard: Heard) -> None:
+    reporter = reporter_of(heard)
+    reporter.tries[A] = Try(1, last=False)
+    reporter.finished(record(A, "error"))
     reporter.finished(record(B, "skipped"))
-    assert not heard.tally.is_open(B)
+    assert heard.states == {A: NodeState.FAILED}
+    assert heard.tally.held_back == {B: "core.a failed, and is tried again."}
+
+
+@pytest.mark.parametrize(
+    ("message", "note"),
+    [("Skipping due to fail_fast", "Skipping due to fail_fast"), (None, "dbt skipped it.")],
+)
+def test_what_dbt_skips_for_reasons_of_its_own_says_so(heard: Heard, message: str | None, note: str) -> None:
+    reporter_of(heard).finished(record(B, "skipped", message))
+    assert (heard.of(B).state, heard.of(B).note) == (NodeState.UPSTREAM_FAILED, note)
 
 
 def test_what_is_left_out_is_skipped_when_all_before_it_is_over(heard: Heard) -> None:
@@ -190,8 +207,8 @@ def test_what_is_left_out_hides_no_failure(heard: Heard) -> None:
     reporter.settle_left(())
     assert heard.states == {
         A: NodeState.FAILED,
-        B: NodeState.RELEASED,
-        C: NodeState.RELEASED,
+        B: NodeState.UPSTREAM_FAILED,
+        C: NodeState.UPSTREAM_FAILED,
         ALONE: NodeState.SKIPPED,
     }
 

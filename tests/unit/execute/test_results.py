@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orrery.execute.results import NodeResult, read_results, summary
+from orrery.execute.results import NodeResult, failing, read_results, summary
 
 RESPONSE = {"_message": "SELECT 3", "code": "SELECT", "rows_affected": 3}
 
@@ -105,6 +105,8 @@ def test_the_worst_status_counts_and_only_bad_news_are_shown(tmp_path: Path) -> 
         (["success", "skipped"], "skipped"),
         (["warn", "skipped"], "warn"),
         (["fail", "warn"], "fail"),
+        (["partial success", "fail"], "partial success"),
+        (["success", "reused"], "reused"),
         (["fail", "error", "pass"], "error"),
         # A freshness check that could not be made.
         (["pass", "runtime error", "warn"], "runtime error"),
@@ -115,6 +117,30 @@ def test_the_worst_status_counts_and_only_bad_news_are_shown(tmp_path: Path) -> 
 def test_order_of_statuses(statuses: list[str], worst: str) -> None:
     results = [NodeResult(f"x{i}", status, 0, None, None, "m") for i, status in enumerate(statuses)]
     assert summary(results)["status"] == worst
+
+
+@pytest.mark.parametrize(
+    ("status", "fails"),
+    [
+        *(("success", False), ("pass", False), ("no-op", False), ("reused", False), ("skipped", False)),
+        *(
+            ("warn", False),
+            ("fail", True),
+            ("partial success", True),
+            ("runtime error", True),
+            ("error", True),
+        ),
+        ("a status of tomorrow", True),
+    ],
+)
+def test_which_statuses_are_failures(status: str, fails: bool) -> None:
+    assert failing(status) is fails
+
+
+def test_unit_tests_of_a_model_are_told_apart() -> None:
+    names = ("first", "second")
+    results = [NodeResult(f"unit_test.shop.a.{name}", "fail", 0, None, None, "differs") for name in names]
+    assert summary(results)["message"] == "first: differs\nsecond: differs"
 
 
 def test_messages_of_several_failures() -> None:

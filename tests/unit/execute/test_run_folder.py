@@ -12,7 +12,7 @@ from conftest import WriteProject
 from orrery.config.project import Project
 from orrery.execute import run_folder
 from orrery.execute.run_folder import prepare, tidy
-from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
+from orrery.manifest.store import PARTIAL_PARSE
 
 DAY = 86400
 
@@ -71,23 +71,6 @@ def test_odd_characters_in_run_ids(project: Project) -> None:
         assert folder.name.isascii()
         assert len(folder.name) < 100
         assert not set(folder.name) & set("/\\:*?\"'<>| \n\t")
-
-
-def test_the_partial_parse_of_the_build_comes_along(project: Project) -> None:
-    project.manifest_dir.mkdir(parents=True)
-    ManifestStore(project).partial_parse.write_bytes(b"parsed")
-    first, second = prepare(project, "shop", "r1"), prepare(project, "shop", "r2")
-    assert (first / PARTIAL_PARSE).read_bytes() == b"parsed"
-    # What one run makes of it is not seen by others, nor by the next one.
-    (first / PARTIAL_PARSE).write_bytes(b"spoiled")
-    assert (second / PARTIAL_PARSE).read_bytes() == b"parsed"
-    assert ManifestStore(project).partial_parse.read_bytes() == b"parsed"
-    assert (prepare(project, "shop", "r1") / PARTIAL_PARSE).read_bytes() == b"parsed"
-
-
-def test_without_a_partial_parse_dbt_parses_anew(project: Project) -> None:
-    folder = prepare(project, "shop", "r1")
-    assert list(folder.iterdir()) == []
 
 
 def test_old_folders_go(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def error(kind: type[exceptions.GoogleAPICallError], reason: str, message: str) 
                 "invalidQuery",
                 "Transaction is aborted due to concurrent update against table p:landing._orrery_lock__t.",
             ),
-            ConflictError,
+            RefusedError,
             "Transaction is aborted",
         ),
         (error(exceptions.BadRequest, "invalidQuery", "No such type"), RefusedError, "No such type"),
@@ -182,6 +182,31 @@ def test_errors_of_the_client(raised: Exception, expected: type[Exception], text
     assert text in str(caught.value)
     # Only what a right is missing for is not tried again.
     assert isinstance(caught.value, SetupError) == (expected is SetupError)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "expected"),
+    [
+        # What lost against another transaction, in any words.
+        ("invalidQuery", "Transaction is aborted due to concurrent update against table p:t", ConflictError),
+        ("invalidQuery", "Could not serialize access to table", ConflictError),
+        ("invalidQuery", "concurrent update of nothing, in words of tomorrow", ConflictError),
+        # What cannot be, whatever a value says that is repeated in it.
+        ("invalid", "Bad value: 'concurrent update'", RefusedError),
+        ("tooLarge", "The query is too large", RefusedError),
+        ("notFound", "Not found: Dataset concurrent update", RefusedError),
+    ],
+)
+def test_a_conflict_is_told_by_its_reason(reason: str, message: str, expected: type[Exception]) -> None:
+    kind = exceptions.NotFound if reason == "notFound" else exceptions.BadRequest
+
+    def query(*_: Any, **__: Any) -> None:
+        raise error(kind, reason, message)
+
+    client: Any = SimpleNamespace(query=query)
+    with pytest.raises(RefusedError) as caught:
+        BigQuery(client, "tables").run_transaction(["select 1"], "select 2")
+    assert (type(caught.value), str(caught.value)) == (expected, message)
 
 
 def test_load_jobs_have_the_timeout_of_queries() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import time
 from collections.abc import Iterable, Iterator
 from io import StringIO
 
@@ -13,6 +14,7 @@ from orrery.config.ingest import Csv
 from orrery.ingest import records
 from orrery.ingest.errors import FileError
 from orrery.ingest.records import LINES, Dialect, Records, read_header
+from orrery.ingest.target import POSTGRESQL
 
 COMMA = Dialect.of(Csv())
 BACKSLASH = Dialect.of(Csv(escape="\\"))
@@ -45,7 +47,7 @@ def cut(text: bytes, size: int) -> Iterator[bytes]:
 
 def header(text: bytes | Iterable[bytes], dialect: Dialect = COMMA) -> tuple[list[str], bytes, int]:
     blocks = [text] if isinstance(text, bytes) else text
-    names, rest, line = read_header("a.csv", iter(blocks), dialect)
+    names, rest, line = read_header("a.csv", iter(blocks), dialect, limits=POSTGRESQL)
     return names, b"".join(rest), line
 
 
@@ -279,3 +281,38 @@ def test_what_is_no_header(text: bytes) -> None:
 def test_a_header_in_another_encoding() -> None:
     with pytest.raises(FileError, match=r"^a.csv:1: the header is not valid UTF-8\n  Set csv: encoding\.$"):
         header("prénom,name\n".encode("latin-1"))
+
+
+def test_a_header_with_more_columns_than_there_can_be_is_refused_at_once() -> None:
+    """Before anything is made of a million of names; those that fit are not in doubt."""
+    names = [f"c{number}" for number in range(POSTGRESQL.columns)]
+    assert header(",".join(names).encode() + b"\n")[0] == names
+    began = time.process_time()
+    for many in (",".join([*names, "x"]), ",".join(map(str, range(1_000_000)))):
+        with pytest.raises(
+            FileError, match=r"^a\.csv:1: has more than 1,597 columns, and PostgreSQL takes no"
+        ):
+            header(many.encode() + b"\n1\n")
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("line", "deep"),
+    [
+        (b"[" * 500 + b"]" * 500, False),
+        (b"[" * 501 + b"]" * 501, True),
+        (b'{"a":' * 501 + b"1" + b"}" * 501, True),
+        (b"[" + b"[]," * 1000 + b"[]]", False),
+        # What stands in a text is no level, also behind an escaped quote.
+        (b'{"a": "' + b"[" * 5000 + b'\\"' + b"{" * 5000 + b'"}', False),
+        # A text that is not closed is no JSON anyway.
+        (b'{"a": "' + b"[" * 5000, False),
+        (b"[" * 1_000_000, True),
+    ],
+)
+def test_json_that_is_nested_too_deeply_is_a_bad_row(line: bytes, deep: bool) -> None:
+    records = Records("a.jsonl", LINES, 1, first_line=1)
+    text = b"".join(records.copy_blocks(iter([b"{}\n" + line + b"\n{}\n"])))
+    reason = b"is nested more than 500 levels deep"
+    assert (reason in text) == deep
+    assert records.rows == 3

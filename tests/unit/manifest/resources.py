@@ -35,9 +35,10 @@ def resource(kind: str, name: str, parents: Iterable[str] = (), **more: Any) -> 
 
 def full_manifest(*resources: Resource, groups: Iterable[Resource] = ()) -> Resource:
     """A manifest that holds `resources`, in the shape of dbt's manifest.json."""
-    sections: dict[str, dict[str, Resource]] = {"nodes": {}, "sources": {}, "unit_tests": {}}
+    names = {"source": "sources", "unit_test": "unit_tests", "function": "functions"}
+    sections: dict[str, dict[str, Resource]] = {"nodes": {}, **{name: {} for name in names.values()}}
     for item in resources:
-        section = {"source": "sources", "unit_test": "unit_tests"}.get(item["resource_type"], "nodes")
+        section = names.get(item["resource_type"], "nodes")
         sections[section][item["unique_id"]] = item
     return {
         "metadata": {"dbt_version": "1.11", "project_name": "shop", "adapter_type": "postgres"},

@@ -17,6 +17,10 @@ FILES = {
     "dbt/models/deep/er/b.yml": "models: []",
     "dbt/seeds/rows.csv": "id\n1\n",
     "dbt/macros/m.sql": "{% macro m() %}{% endmacro %}",
+    "dbt/functions/is_even.sql": "select n % 2 = 0",
+    "dbt/functions/is_odd.py": "def main(n): return n % 2",
+    "dbt/functions/functions.yml": "functions: []",
+    "dbt/analyses/analyses.yml": "models: []",
     "dbt/pipelines/p.yml": "select: a",
 }
 

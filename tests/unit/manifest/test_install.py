@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from conftest import WriteProject, write_files
+from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.manifest import install
 from orrery.manifest.install import install_packages
@@ -213,3 +214,17 @@ def test_a_new_list_takes_the_place_of_the_old_one(with_local_package: Project) 
     (project.dbt_dir / "packages" / "packages.yml").write_text("packages: [{local: ../../others}]")
     assert install_packages(project) is None
     assert installed(project) == ["others"]
+
+
+@pytest.mark.parametrize("name", ["packages.yml", "dependencies.yml"])
+def test_a_list_of_packages_in_the_project_itself_is_sent_to_its_place(
+    write_project: WriteProject, name: str
+) -> None:
+    project = write_project({**INSTALLER, f"dbt/{name}": HUB_PACKAGE})
+    with pytest.raises(OrreryError) as caught:
+        install_packages(project)
+    assert str(caught.value).startswith(f"dbt/{name}: it lists packages that are not installed")
+    assert "Move the list there. dbt/packages is a small dbt project of its own" in str(caught.value)
+    # Somebody has installed it: dbt is content.
+    (packages_folder(project) / "dbt_utils").mkdir(parents=True)
+    assert install_packages(project) is None

@@ -118,8 +118,19 @@ def test_a_model_waits_for_the_seed_of_a_source_that_nothing_checks() -> None:
     seed = resource("seed", "raw_orders", relation_name="orders")
     manifest = full_manifest(seed, source, model("a", source["unique_id"]))
     slim = slim_manifest(manifest, {"model.shop.a", "seed.shop.raw_orders"}, {})
-    assert parents_in(slim)[source["unique_id"]] == ["seed.shop.raw_orders"]
-    assert parents_in(slim)["model.shop.a"] == [source["unique_id"]]
+    assert parents_in(slim) == {"seed.shop.raw_orders": [], "model.shop.a": ["seed.shop.raw_orders"]}
+    assert slim["made_by"] == {source["unique_id"]: ["seed.shop.raw_orders"]}
+
+
+def test_order_holds_across_a_maker_that_is_not_selected() -> None:
+    manifest = full_manifest(
+        model("first"),
+        model("maker", "first", relation_name="made"),
+        resource("source", "app.made", relation_name="made"),
+        model("reader", "source.shop.app.made"),
+    )
+    slim = slim_manifest(manifest, {"model.shop.first", "model.shop.reader"}, {})
+    assert parents_in(slim)["model.shop.reader"] == ["model.shop.first"]
 
 
 def test_a_node_that_reads_its_own_table_as_a_source_does_not_wait_for_itself() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import WriteProject, write_files
 from orrery.config.project import Project
-from orrery.manifest import fingerprint
 from orrery.manifest.store import ManifestError, ManifestStore
 from orrery.plan.problems import find_problems
+from support import manifests
 
 
 @pytest.fixture
@@ -24,44 +24,51 @@ def project(write_project: WriteProject) -> Project:
 @pytest.fixture
 def store(project: Project) -> ManifestStore:
     """A store in which the pipeline `p` is built, and current."""
-    store = ManifestStore(project)
-    store.write("p", {"nodes": {}})
-    store.write_index(fingerprint.take(project), None, {"p": None})
-    return store
+    return manifests.keep(project, {"p": {"nodes": {}}})
 
 
-def message(store: ManifestStore, pipeline: str | None = None) -> str:
-    """What the store says when it has no current manifest, or none of `pipeline`."""
+def message(store: ManifestStore, pipeline: str) -> str:
+    """What the store says of a pipeline that is not as its file has it, or not there."""
     with pytest.raises(ManifestError) as caught:
-        store.check_current() if pipeline is None else store.read(pipeline)
+        store.check(pipeline)
     return str(caught.value)
 
 
 def test_current(store: ManifestStore) -> None:
-    store.check_current()
     assert store.stale() == []
+    assert store.why_stale() is None
+    assert not store.must_build()
     assert store.read("p") == {"nodes": {}}
 
 
 def test_missing(project: Project) -> None:
     store = ManifestStore(project)
-    assert message(store) == (
+    assert store.why_stale() == (
         "dbt/target/orrery/index.json: the manifest is not current: there is no manifest yet.\n"
         "  Run ./orrery build"
     )
-    assert message(store, "p") == (
-        "dbt/target/orrery/p.json: the manifest of 'p' is missing.\n  Run ./orrery build"
-    )
+    assert message(store, "p") == ("dbt/target/orrery: the manifest of 'p' is missing.\n  Run ./orrery build")
 
 
 def test_stale(store: ManifestStore, project: Project) -> None:
     write_files(project.root, {f"dbt/models/m{i}.sql": "select 1" for i in range(5)})
-    assert message(store) == (
+    assert store.why_stale() == (
         "dbt/target/orrery/index.json: the manifest is not current: models/m0.sql is new; "
         "models/m1.sql is new; models/m2.sql is new; and 2 more.\n  Run ./orrery build"
     )
     # What was built is still there to be shown.
     assert store.read("p") == {"nodes": {}}
+
+
+def test_a_version_is_the_file_of_the_pipeline_and_its_manifest(
+    store: ManifestStore, project: Project
+) -> None:
+    write_files(project.root, {"dbt/pipelines/p.yml": "select: b\ntags: [new]"})
+    pipeline, slim = store.load("p")
+    assert (pipeline.config.select, pipeline.config.tags, slim) == (("a",), (), {"nodes": {}})
+    manifests.keep(project, {"p": {"nodes": {"b": {}}}})
+    pipeline, slim = store.load("p")
+    assert (pipeline.config.select, pipeline.config.tags, slim) == (("b",), ("new",), {"nodes": {"b": {}}})
 
 
 @pytest.mark.parametrize(
@@ -76,10 +83,22 @@ def test_a_manifest_for_another_target_or_environment_is_stale(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert store.stale() == store.made_for_another() == [reason]
-    store.write_index(fingerprint.take(store.project), None, {"p": None})
+    assert store.read("p") == {"nodes": {}}
+    manifests.keep(store.project, {"p": {"nodes": {}}})
     assert store.stale() == store.made_for_another() == []
     monkeypatch.delenv(variable)
     assert len(store.stale()) == 1
+
+
+def test_a_build_for_another_environment_leaves_the_pipelines_of_this_one(
+    store: ManifestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORRERY_ENVIRONMENT", "prod")
+    assert store.entries() == {}
+    manifests.keep(store.project, {"p_prod": {"nodes": {"x": {}}}})
+    assert set(store.entries()) == {"p_prod"}
+    monkeypatch.delenv("ORRERY_ENVIRONMENT")
+    assert set(store.entries()) == {"p"}
     assert store.read("p") == {"nodes": {}}
 
 
@@ -89,50 +108,99 @@ def test_a_target_that_cannot_be_found_out_is_none(
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
     assert store.made_for_another() == ["it was built for the target dev, here there is none"]
     # In Airflow, what is wrong with the profile is said instead.
-    assert "profiles.yml: there is no such file" in find_problems(store.project)[""]
+    assert any("profiles.yml: there is no such file" in told for told in find_problems(store.project))
 
 
-@pytest.mark.parametrize("index", ['{"format": 0}', "not JSON", ""])
-def test_an_index_of_another_version_is_none(store: ManifestStore, index: str) -> None:
-    store.index_path.write_text(index)
-    assert store.read_index() is None
-    assert "there is no manifest yet" in message(store)
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        ('{"format": 4, "files": {}, "problem": null}', "another version of Orrery has built it"),
+        ("not JSON", "another version of Orrery has built it"),
+        (None, "there is no manifest yet"),
+    ],
+)
+def test_an_index_of_another_version_is_none(store: ManifestStore, index: str | None, why: str) -> None:
+    store.index_path.unlink()
+    if index is not None:
+        store.index_path.write_text(index)
+    assert store.stale() == [why]
+    assert store.entries() == {}
 
 
-def test_a_problem_of_one_pipeline(store: ManifestStore) -> None:
-    store.write("q", {"nodes": {"x": {}}})
-    store.write_index({}, None, {"p": "p is broken", "q": None})
+def test_a_problem_of_one_pipeline(store: ManifestStore, project: Project) -> None:
+    manifests.keep(project, {"q": {"nodes": {"x": {}}}}, {"p": "p is broken"})
     assert message(store, "p") == "p is broken"
+    store.check("q")
+    # Both run on.
+    assert store.read("p") == {"nodes": {}}
     assert store.read("q") == {"nodes": {"x": {}}}
+    assert store.must_build()
 
 
-def test_a_problem_of_the_project(store: ManifestStore) -> None:
-    store.write_index({}, "dbt cannot parse", {})
-    assert message(store, "p") == "dbt cannot parse"
+def test_a_problem_of_the_project(store: ManifestStore, project: Project) -> None:
+    manifests.fail(project, "dbt could not parse it")
+    assert message(store, "p") == "dbt could not parse it"
+    assert store.read("p") == {"nodes": {}}
+    assert store.stale() == []
+    assert store.must_build()
 
 
-def test_a_deleted_pipeline_leaves_nothing_behind(store: ManifestStore) -> None:
-    store.write("q", {"nodes": {}})
-    store.write_index({}, None, {"q": None})
-    assert sorted(path.name for path in store.index_path.parent.iterdir()) == ["index.json", "q.json"]
+def test_trouble_lasts_since_the_first_build_that_had_it(store: ManifestStore, project: Project) -> None:
+    good = store.index().entries["p"]
+    manifests.keep(project, {}, {"p": "one"})
+    first = store.index().entries["p"]
+    manifests.keep(project, {}, {"p": "another"})
+    second = store.index().entries["p"]
+    assert first.trouble
+    assert second.trouble
+    assert second.trouble.since == first.trouble.since
+    assert second.trouble.text == "another"
+    assert second.good_at == first.good_at == good.good_at
+    manifests.keep(project, {"p": {"nodes": {}}})
+    third = store.index().entries["p"]
+    assert third.trouble is None
+    assert third.good_at > good.good_at
+    # The same version as before.
+    assert (third.manifest, third.since) == (good.manifest, good.since)
 
 
-def test_writing_replaces_at_once(store: ManifestStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+def test_a_deleted_pipeline_leaves_nothing_behind(store: ManifestStore, project: Project) -> None:
+    manifests.keep(project, {"q": {"nodes": {}}})
+    assert set(store.entries()) == {"q"}
+    # Whoever has just read the index finds what it names; the next build but one takes it away.
+    assert len(list(project.manifest_dir.glob("*.json"))) == 3
+    manifests.keep(project, {"q": {"nodes": {}}})
+    kept = {path.name for path in project.manifest_dir.glob("*.json")}
+    assert kept == {"index.json", store.path("q").name}
+
+
+def test_half_a_character_can_be_stored(store: ManifestStore, project: Project) -> None:
+    manifests.keep(project, {"p": {"nodes": {"a": {"description": "\ud800 and \0"}}}})
+    assert store.read("p") == {
+        "nodes": {"a": {"description": "\N{REPLACEMENT CHARACTER} and \N{REPLACEMENT CHARACTER}"}}
+    }
+
+
+def test_the_index_is_replaced_as_a_whole_after_what_it_names(
+    store: ManifestStore, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = store.path("p")
     replace = Path.replace
+    written: list[str] = []
 
     def watched(self: Path, target: Path) -> Path:
-        # The new content is complete before its name is taken, and the old one is there until then.
-        seen.append((json.loads(self.read_bytes()), json.loads(Path(target).read_bytes())))
+        # The new content is complete before its name is taken, and the old version is read until then.
+        json.loads(self.read_bytes())
+        assert store.path("p") == old
+        written.append(Path(target).name)
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", watched)
-    with store.path("p").open() as reader:
-        store.write("p", {"nodes": {"new": {}}})
-        assert reader.read() == '{"nodes":{}}'
-    assert seen == [({"nodes": {"new": {}}}, {"nodes": {}})]
+    manifests.keep(project, {"p": {"nodes": {"new": {}}}})
+    assert written == [store.path("p").name, "index.json"]
+    assert old.is_file()
     assert store.read("p") == {"nodes": {"new": {}}}
-    assert [path.name for path in store.index_path.parent.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in project.manifest_dir.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_copy_of_the_project_elsewhere_is_current(store: ManifestStore, tmp_path: Path) -> None:
@@ -141,7 +209,7 @@ def test_a_copy_of_the_project_elsewhere_is_current(store: ManifestStore, tmp_pa
     shutil.copytree(store.project.root, image.root)
     for path in image.dbt_dir.rglob("*.*"):
         os.utime(path, (1, 1))
-    ManifestStore(image).check_current()
+    assert ManifestStore(image).stale() == []
     assert ManifestStore(image).read("p") == {"nodes": {}}
 
 

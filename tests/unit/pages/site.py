@@ -26,13 +26,18 @@ from sqlalchemy.pool import StaticPool
 
 from conftest import WriteProject
 from orrery.execute.node_runs import NodeRun
+from orrery.manifest.slim import slim_manifest
 from orrery.pages import app as pages
 from orrery.pages import metadata, products
 from orrery.pages.catalog import Catalog
+from support import manifests
+from unit.manifest.resources import full_manifest
 
 # Those of Airflow's tables that the pages read.
 TABLES = ("dag", "dag_bundle", "dag_run", "task_instance", "team", "dag_bundle_team")
 NOW = datetime.now(UTC).replace(microsecond=0)
+# The slim manifest of a pipeline without nodes.
+NOTHING: dict[str, Any] = slim_manifest(full_manifest(), set(), {})
 HOSTILE = "<script>alert('x')</script><b>\"&"
 
 
@@ -63,6 +68,11 @@ class Site:
                 "dbt/pipelines/stock.yml": "select: tag:stock\n",
                 "dbt/pipelines/broken.yml": "selekt: tag:stock\n",
             }
+        )
+        manifests.keep(
+            self.project,
+            dict.fromkeys(("shop", "stock"), NOTHING),
+            {"broken": "unknown key 'selekt'\n  Did you mean 'select'?"},
         )
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
         import_all_models()
@@ -100,7 +110,14 @@ class Site:
         return TestClient(outer)
 
     def run(
-        self, name: str, run_id: str, state: str = "success", *, hours_ago: float = 0, seconds: int = 60
+        self,
+        name: str,
+        run_id: str,
+        state: str = "success",
+        *,
+        hours_ago: float = 0,
+        seconds: int = 60,
+        conf: object = None,
     ) -> None:
         """A DAG run."""
         began = NOW - timedelta(hours=hours_ago)
@@ -117,6 +134,7 @@ class Site:
                 end_date=ended,
                 span_status="x",
                 log_template_id=None,
+                conf=conf,
             )
         )
         self.session.commit()

@@ -17,11 +17,13 @@ from markupsafe import escape
 
 from conftest import write_files
 from orrery import pages
+from orrery.manifest.store import ManifestStore
 from orrery.pages import products
 from orrery.pages.catalog import Catalog
 from orrery.pages.ledger import LedgerError
 from orrery.publish.target import run_name
-from unit.pages.site import HOSTILE, Site, site
+from support import manifests
+from unit.pages.site import HOSTILE, NOTHING, Site, site
 
 __all__ = ["site"]
 
@@ -42,7 +44,25 @@ def test_the_list_has_our_pipelines_and_nothing_else(site: Site) -> None:
     for name in ("shop", "stock", "broken"):
         assert f'href="/orrery/pipelines/{name}"' in text
     assert "somebody_elses" not in text
-    assert "Its file has errors" in text
+    notice = re.search(
+        r'title="unknown key &#39;selekt&#39;">Does not run: the pipeline has an error since ', text
+    )
+    assert notice
+
+
+def test_what_is_usual_is_told_by_enough_runs_with_the_choices_of_the_last_one(site: Site) -> None:
+    def usual() -> list[str]:
+        page = site.client().get("/orrery/pipelines/shop").text
+        return re.findall(r"([\d.]+ s) is usual", page)
+
+    for number in range(5):
+        # What the trigger form sends where nothing was chosen.
+        site.run("shop", f"r{number}", hours_ago=50 - number, seconds=20, conf={"select": None, "vars": None})
+    for number, conf in enumerate(({"select": "a"}, {"full_refresh": True}, {"vars": "no object"}, [1])):
+        site.run("shop", f"part{number}", hours_ago=40 - number, seconds=1, conf=conf)
+    assert usual() == []
+    site.run("shop", "last", hours_ago=1, seconds=30)
+    assert usual() == ["20 s"]
 
 
 @pytest.mark.parametrize("kept", ["hidden", "without_runs"])
@@ -221,6 +241,7 @@ def test_a_warehouse_that_is_down_is_said_and_the_rest_is_shown(
 @pytest.mark.parametrize("execute", ["build", "per_model", "kubernetes"])
 def test_a_pipeline_that_never_ran_and_publishes_nothing(site: Site, execute: str) -> None:
     write_files(site.project.root, {"dbt/pipelines/stock.yml": f"select: tag:stock\nexecute: {execute}\n"})
+    manifests.keep(site.project, {"stock": NOTHING})
     text = site.client().get("/orrery/pipelines/stock").text
     for told in ("never ran", "Nothing is published", "No row counts", "No run yet"):
         assert told in text
@@ -243,12 +264,33 @@ def test_a_bucket_that_does_not_answer_is_not_waited_for(site: Site, monkeypatch
     assert "shop: the place that it publishes to does not answer." in text
 
 
-def test_edited_files_are_read_again(site: Site) -> None:
+def test_the_pages_show_the_version_that_runs_and_what_is_wrong_since_when(site: Site) -> None:
     catalog = Catalog(site.project)
     before = catalog.pipelines()
     assert catalog.pipelines() is before
-    (site.project.pipelines_dir / "new.yml").write_text("select: tag:new\n")
-    assert "new" in catalog.pipelines().valid
+    # An edit changes nothing before the next good build.
+    write_files(site.project.root, {"dbt/pipelines/stock.yml": "select: tag:stock\ndescription: Edited\n"})
+    assert "Edited" not in site.client().get("/orrery/pipelines/stock").text
+    manifests.fail(site.project, "dbt could not parse the project in dbt/:\n<b>Compilation</b> Error\n  more")
+    assert catalog.pipelines()["stock"].notice
+    index = ManifestStore(site.project).index()
+    at, since = index.entries["stock"].good_at, index.trouble.since if index.trouble else ""
+    told = f"Runs on the version of {utc(at)}: the project has an error since {utc(since)}."
+    for path in ("", "pipelines/stock"):
+        text = site.client().get(f"/orrery/{path}").text
+        assert told in text
+        first = "dbt could not parse the project in dbt/: &lt;b&gt;Compilation&lt;/b&gt; Error"
+        assert first in text
+        assert "more" not in text.partition("</style>")[2].partition("<script")[0]
+    manifests.keep(site.project, {"stock": NOTHING})
+    text = site.client().get("/orrery/pipelines/stock").text
+    assert "Edited" in text
+    assert "has an error" not in text
+
+
+def utc(text: str) -> str:
+    """A time as the pages show it."""
+    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def test_neither_the_plugin_nor_the_application_loads_dbt() -> None:

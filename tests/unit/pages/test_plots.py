@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orrery.config.pipeline import Pipeline
+from orrery.execute.history import Usual
 from orrery.execute.node_runs import NodeRun
 from orrery.pages import plots, words
 from orrery.pages.metadata import Run
@@ -35,14 +37,27 @@ def product(runs: int, *nodes: NodeRun) -> Product:
 
 
 def test_bars_stand_on_the_base_line_and_the_newest_is_on_the_right() -> None:
-    plot = plots.duration_bars([run(0, 10), run(1, 40, "failed"), run(2, 0)], 120, 100, most=20)
+    usual = Usual(10, 0, 5)
+    plot = plots.duration_bars([run(0, 10), run(1, 40, "failed"), run(2, 0)], 120, 100, most=20, usual=usual)
     assert [bar.kind for bar in plot.bars] == ["good", "bad", "good"]
     assert [round(bar.y + bar.height, 1) for bar in plot.bars] == [100, 100, 100]
     assert [bar.height for bar in plot.bars] == [25, 100, 2]
     assert [bar.x for bar in plot.bars] == [90, 100, 110]
-    assert plot.median == (75.0, "10 s")
+    assert plot.usual == (75.0, "10 s")
     assert "failed · 40 s · 2026-01-31 07:00:00 UTC" in plot.bars[1].title
     assert plots.duration_bars([], 120, 100, most=20).bars == ()
+
+
+def test_how_long_runs_take_is_told_by_enough_runs_like_the_last_one() -> None:
+    def usual(*runs: Run) -> Usual | None:
+        return Product("shop", None, runs).usual_seconds
+
+    plain, last = [run(number, 10) for number in range(5)], run(9, 99)
+    part, failed = replace(run(6, 1), choices="select: a"), run(7, 1, "failed")
+    assert usual(*plain, part, failed, last) == Usual(10, 0, 5)
+    assert usual(*plain[1:], part, failed, last) is None
+    assert usual(*plain, part) is None
+    assert usual() is None
 
 
 def test_a_run_that_has_not_begun_has_a_bar_too() -> None:
@@ -60,16 +75,19 @@ def test_ticks_reach_to_the_top_in_few_steps(top: float) -> None:
 
 
 def test_rows_over_the_runs() -> None:
+    rows = (100, 100, 100, 100, 100, 250)
     nodes = [
-        *(node(number, "model.p.big", rows_affected=rows) for number, rows in enumerate((100, 100, 250))),
-        node(0, "model.p.new", rows_affected=7),
+        *(node(number, "model.p.big", rows_affected=rows) for number, rows in enumerate(rows)),
+        *(node(number, "model.p.new", rows_affected=7 + number) for number in (4, 5)),
+        *(node(number, "model.p.gone", rows_affected=3 + number) for number in range(5)),
         node(1, "model.p.big_failed", "error", rows_affected=7),
         node(2, "model.p.view"),
     ]
-    big, new = plots.row_trends(product(3, *nodes), 200, 40)
-    assert [(x, y) for x, y, _ in big.points] == [(0, 40), (100, 40), (200, 0)]
+    big, new, gone = plots.row_trends(product(6, *nodes), 200, 40)
+    assert [(x, y) for x, y, _ in big.points] == [(x, 40) for x in (0, 40, 80, 120, 160)] + [(200, 0)]
     assert (big.node.rows_affected, big.change) == (250, "+150%")
-    assert (new.node.name, new.change) == ("new", "")
+    # There are not enough runs; it was not in the last one.
+    assert [(trend.node.name, trend.change) for trend in (new, gone)] == [("new", ""), ("gone", "")]
 
 
 def test_tests_that_fail_now_stand_on_top() -> None:
@@ -89,11 +107,11 @@ def test_tests_that_fail_now_stand_on_top() -> None:
 
 def test_slowest_nodes_with_what_is_usual() -> None:
     nodes = [
-        *(node(number, "model.p.slow", seconds=float(number + 1)) for number in range(3)),
-        node(2, "model.p.new", seconds=1.5),
+        *(node(number, "model.p.slow", seconds=float(number + 1)) for number in range(6)),
+        node(5, "model.p.new", seconds=3),
     ]
-    slow, new = plots.slowest(product(3, *nodes))
-    assert (slow.node.name, slow.part, slow.before) == ("slow", 1.0, 1.5)
+    slow, new = plots.slowest(product(6, *nodes))
+    assert (slow.node.name, slow.part, slow.before) == ("slow", 1.0, 3.0)
     assert (new.part, new.before) == (0.5, None)
     assert plots.slowest(product(0)) == []
 

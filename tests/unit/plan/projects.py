@@ -23,13 +23,15 @@ def plan(
     ingest: Any = (),
     runs: Any = (),
     chunk_size: int | None = None,
+    hooks: Any = None,
     elementary: bool = False,
     **settings: Any,
 ) -> PipelinePlan:
     """The plan of a pipeline that selects all of `resources`; `settings` are keys of its file.
 
     `ingest` are the unique ids of sources that files fill, in chunks of `chunk_size`, or whole entries;
-    `runs` are those of exposures, `elementary` tells whether it is installed.
+    `runs` are those of exposures, `hooks` the code of hooks by unique id and moment, `elementary` tells
+    whether it is installed.
     """
     manifest = full_manifest(*resources, groups=groups)
     slim = slim_manifest(manifest, {item["unique_id"] for item in resources}, stages or {})
@@ -47,6 +49,7 @@ def plan(
     ]
     slim["runs"] = list(runs)
     slim["elementary"] = elementary
+    slim["hooks"] |= hooks or {}
     own = dict.fromkeys(stages or {}, ("path:x",))
     config = Pipeline.model_validate({"select": "*", "stages": own, **settings})
     document = Document("dbt/pipelines/shop.yml", {}, {}, {}, ())
@@ -59,7 +62,7 @@ def edges(of: PipelinePlan) -> dict[str, set[str]]:
 
 
 def random_resources(seed: int) -> list[Resource]:
-    """Sources, seeds (some make a source's table), models, snapshots, and tests of 0 to 4 nodes."""
+    """Sources, seeds (some make a source's table), models, snapshots, functions, tests of 0 to 4 nodes."""
     generator = random.Random(seed)
     sources = [
         resource(
@@ -80,7 +83,7 @@ def random_resources(seed: int) -> list[Resource]:
         parents = generator.sample(readable, min(len(readable), generator.randint(0, 3)))
         built.append(
             resource(
-                generator.choice(["model", "model", "model", "snapshot"]),
+                generator.choice(["model", "model", "model", "snapshot", "function"]),
                 f"n{i}",
                 [parent["unique_id"] for parent in parents],
                 # Some models make the table of a source themselves, even of one that they read.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orrery.manifest.makers import source_makers
 from orrery.manifest.slim import slim_manifest
 from orrery.plan.model import PipelinePlan, Step, TaskKind
 from unit.manifest.resources import Resource, full_manifest, resource
@@ -43,14 +44,42 @@ def test_end() -> None:
         "tests.all_nodes_ended": {"core.c", "core.d"},
         "tests.b": {"core.b", "tests.all_nodes_ended"},
         "tests.c__unit": {"core.c", "tests.all_nodes_ended"},
+        # It shows failures that tests hide which come after them.
+        "hooks.on_run_end": set(),
     }
     marker = made.tasks["tests.all_nodes_ended"]
     assert (marker.kind, marker.always) == (TaskKind.MARKER, True)
     assert not any(task.always for task in made.tasks.values() if task is not marker)
 
 
+def test_a_failed_node_fails_the_run_also_without_a_build() -> None:
+    """Airflow judges a run by its last tasks, which are the tests."""
+    made = plan(*CHAIN, model("d", "a"), tests="end", execute="per_model")
+    assert edges(made)["tests.all_nodes_succeeded"] == {"core.c", "core.d"}
+    assert not made.tasks["tests.all_nodes_succeeded"].always
+    assert "hooks.on_run_end" not in made.tasks
+
+
 def test_end_without_tests() -> None:
     assert edges(plan(model("a"), tests="end")) == {"core.a": set()}
+
+
+HOOK = {"operation.shop.shop-on-run-end-0": "select 1"}
+
+
+def test_hooks_are_tasks_that_the_build_ends() -> None:
+    made = plan(model("a"), hooks={"on-run-start": HOOK, "on-run-end": {}})
+    assert edges(made) == {"core.a": set(), "hooks.on_run_start": set()}
+    task = made.tasks["hooks.on_run_start"]
+    assert (task.kind, task.nodes) == (TaskKind.HOOK, tuple(HOOK))
+    assert "```sql\nselect 1\n```" in task.doc
+    alone = plan(model("a"), hooks={"on-run-start": HOOK, "on-run-end": HOOK}, execute="per_model")
+    assert edges(alone) == {"core.a": set()}
+
+
+def test_a_failure_that_variables_may_hide_has_a_task_to_show_it() -> None:
+    made = plan(model("a", raw_code="select 1 from {{ ref('x' if var('g') else 'y') }}"))
+    assert edges(made) == {"core.a": set(), "hooks.on_run_end": set()}
 
 
 def test_off() -> None:
@@ -127,9 +156,9 @@ def test_sources() -> None:
         "tests.staged": {"source_freshness.app__orders", "staging.staging_stg_payments"},
     }
     assert made.stages == ("seed", "source_freshness", "source_tests", "staging", "tests")
-    select = {tid: task.select for tid, task in made.tasks.items()}
-    assert select["source_freshness.app__orders"] == ("source:shop.app.orders",)
-    assert select["source_tests.app__orders"] == ("fqn:shop.unique_orders",)
+    nodes = {tid: task.nodes for tid, task in made.tasks.items()}
+    assert nodes["source_freshness.app__orders"] == ("source.shop.app.orders",)
+    assert nodes["source_tests.app__orders"] == ("test.shop.unique_orders",)
 
 
 def test_what_reads_a_source_waits_for_its_data() -> None:
@@ -271,7 +300,7 @@ def test_the_same_name_in_two_packages() -> None:
         "tests.other__orders",
         "tests.both",
     }
-    assert made.tasks["core.other__orders"].select == ("fqn:other.orders",)
+    assert made.tasks["core.other__orders"].nodes == ("model.other.orders",)
 
 
 def test_a_seed_and_a_model_may_share_a_name() -> None:
@@ -325,7 +354,7 @@ def test_very_long_test_names_fit_into_airflow_and_stay_apart() -> None:
     tests = [task for task in made.tasks.values() if task.stage == "tests"]
     assert len(tests) == 2
     assert all(len(task.task_id) <= 250 for task in tests)
-    assert {task.select for task in tests} == {(f"fqn:shop.{first}",), (f"fqn:shop.{second}",)}
+    assert {task.nodes for task in tests} == {(f"test.shop.{first}",), (f"test.shop.{second}",)}
     # The names do not change from one parse to the next.
     again = plan(model("a"), model("b"), check(first, "a", "b"), check(second, "a", "b"))
     assert set(again.tasks) == set(made.tasks)
@@ -339,6 +368,7 @@ def test_characters_that_airflow_refuses() -> None:
 GROUPS = [
     {"name": "named", "owner": {"name": "The Team", "email": "team@example.com"}},
     {"name": "mailed", "owner": {"name": None, "email": "mail@example.com"}},
+    {"name": "listed", "owner": {"email": ["a@example.com", "b@example.com"]}},
     {"name": "both", "owner": {"name": "Pipeline Team"}},
 ]
 
@@ -348,6 +378,8 @@ GROUPS = [
     [
         ("named", None, "The Team"),
         ("mailed", None, "mail@example.com"),
+        # Airflow stores an owner as one word: with a list, it could read no DAG of the file.
+        ("listed", None, "a@example.com, b@example.com"),
         ("named", "both", "The Team"),
         (None, "both", "Pipeline Team"),
         (None, None, None),
@@ -424,6 +456,7 @@ def test_random_projects(seed: int, mode: str) -> None:
     ran = [node for task in made.tasks.values() for node in task.nodes]
     assert sorted(ran) == sorted(expected)
     check_waits(resources, made.by_node, graph)
+    check_makers(resources, graph, {node: tid for tid, task in made.tasks.items() for node in task.nodes})
     if mode == "gate":
         check_gates(resources, made, graph)
 
@@ -470,16 +503,44 @@ def check_waits(resources: list[Resource], by_node: Any, graph: dict[str, set[st
                 assert by_node[parent] in graph[by_node[item["unique_id"]]]
 
 
+def check_makers(resources: list[Resource], graph: dict[str, set[str]], task_of: dict[str, str]) -> None:
+    """What reads a source comes after the node that makes its table, if it does not come before it."""
+    manifest = full_manifest(*resources)
+    lineage = {r["unique_id"]: set(r.get("depends_on", {}).get("nodes", [])) for r in resources}
+    for source, maker in source_makers(manifest["nodes"], manifest["sources"]).items():
+        # Tests of a source that its own maker reads see the table as it was or as it is.
+        own = source in above(maker, lineage)
+        for item in resources:
+            uid = item["unique_id"]
+            if uid == maker or uid not in task_of or (own and item["resource_type"] == "test"):
+                continue
+            if source in lineage[uid]:
+                reader, made = task_of[uid], task_of[maker]
+                assert made in above(reader, graph) or reader in above(made, graph), (source, uid)
+
+
+def above(task_id: str, graph: dict[str, set[str]]) -> set[str]:
+    """All that a task waits for, directly or not."""
+    found: set[str] = set()
+    waiting = [task_id]
+    while waiting:
+        new = graph[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
 def check_gates(resources: list[Resource], made: Any, graph: dict[str, set[str]]) -> None:
     """A test is waited for by the first nodes that descend from all that it reads, and by no others."""
-    sources = slim_manifest(full_manifest(*resources), {r["unique_id"] for r in resources}, {})["sources"]
+    slim = slim_manifest(full_manifest(*resources), {r["unique_id"] for r in resources}, {})
     lineage = {
         r["unique_id"]: r.get("depends_on", {}).get("nodes", [])
         for r in resources
         if r["resource_type"] not in ("test", "unit_test")
     }
-    # The seed that makes a source's table counts as its parent.
-    lineage.update({uid: source["depends_on"]["nodes"] for uid, source in sources.items()})
+    # What makes a source's table counts as a parent.
+    for section in ("sources", "nodes"):
+        lineage.update({uid: item["depends_on"]["nodes"] for uid, item in slim[section].items()})
     waiting: dict[str, set[str]] = {}
     for node, task in made.by_node.items():
         for other in graph[task]:
@@ -489,6 +550,8 @@ def check_gates(resources: list[Resource], made: Any, graph: dict[str, set[str]]
             continue
         tested = {p for r in resources if r["unique_id"] in task.nodes for p in r["depends_on"]["nodes"]}
         gated = first_common_descendants(lineage, sorted(tested))
-        # In place of a source without a task, what reads it.
-        gated |= {uid for uid, parents in lineage.items() if (gated - made.by_node.keys()) & set(parents)}
-        assert waiting.get(task_id, set()) == gated & made.by_node.keys(), task_id
+        # In place of a source without a task, or of a function, what reads it.
+        while passed := {uid for uid in gated if uid not in made.by_node or uid.startswith("function.")}:
+            gated -= passed
+            gated |= {uid for uid, parents in lineage.items() if passed & set(parents)}
+        assert waiting.get(task_id, set()) == gated, task_id

@@ -30,11 +30,15 @@ class Run:
     def __init__(self, *_: Any) -> None:
         Run.found = dict(os.environ)
         self.warnings: dict[str, str] = {}
+        self.batches: dict[str, Any] = {}
 
     def begin(self) -> None:
         pass
 
     def run(self, _: Any) -> None:
+        pass
+
+    def end(self) -> None:
         pass
 
     def close(self) -> None:

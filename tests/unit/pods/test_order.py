@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from orrery.execute.assignment import Assignment
+from orrery.execute.channel import Try
 from orrery.execute.options import RunOptions
 from orrery.plan.model import TaskKind, TaskPlan
 from orrery.pods.order import Order
@@ -17,7 +18,6 @@ def task(task_id: str, *upstream: str, always: bool = False) -> TaskPlan:
         stage="core",
         kind=TaskKind.MODEL,
         nodes=(f"model.shop.{name}",),
-        select=(f"shop.{name}",),
         upstream=frozenset(upstream),
         owner=None,
         doc="",
@@ -37,6 +37,7 @@ def assignment(*tasks: TaskPlan, options: RunOptions = RunOptions()) -> Assignme
         elementary=True,
         keep_results=False,
         max_field_length=4096,
+        selection={"select": ["tag:a"], "exclude": [], "selector": None},
     )
 
 
@@ -50,14 +51,14 @@ def test_an_order_arrives_as_it_was() -> None:
         threads=8,
     )
     tasks = (task("core.a"), task("core.b", "core.a", always=True), task("core.c", "core.a", "core.b"))
-    order = Order(assignment(*tasks, options=options), {"core.a": 1, "core.b": 3})
+    order = Order(assignment(*tasks, options=options), {"core.a": Try(1), "core.b": Try(3, last=False)})
     assert Order.of(order.arguments()) == order
 
 
 def test_a_big_order_fits_into_arguments() -> None:
     # Names that do not compress well, as the worst case.
     names = [f"core.{hash((n, 'x')) & 0xFFFFFFFFFFFF:x}_{n:05}" for n in range(20_000)]
-    order = Order(assignment(*(task(name) for name in names)), dict.fromkeys(names, 1))
+    order = Order(assignment(*(task(name) for name in names)), dict.fromkeys(names, Try(1)))
     arguments = order.arguments()
     assert len(arguments) > 1
     # Linux's limit for one, and what leaves room in Kubernetes' limit for an object.

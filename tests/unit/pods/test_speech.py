@@ -15,6 +15,10 @@ DONE = Update("core.a", NodeState.SUCCESS, result={"message": "ünïcode \n orre
 LINES = [Line("2026-01-31T00:00:00", "info", "OK created")]
 
 
+DAYS = [["2026-01-30T00:00:00+00:00", "2026-01-31T00:00:00+00:00"]]
+BATCHES: Any = {"model.shop.a": {"successful": DAYS, "failed": DAYS}}
+
+
 class Heard:
     """A listener and all that it passes on."""
 
@@ -43,11 +47,11 @@ def test_everything_arrives(heard: Heard) -> None:
     out = io.StringIO()
     speaker = Speaker(out)
     out.write("Running with dbt\n")
-    running = Update("core.a", NodeState.RUNNING, start="2026-01-31T00:00:00")
+    running = Update("core.a", NodeState.RUNNING, start="2026-01-31T00:00:00+00:00")
     speaker.add(running)
     speaker.add(DONE)
     speaker.write("core.a", 2, LINES)
-    speaker.end({"core.a": "Got 1 result"})
+    speaker.end({"core.a": "Got 1 result"}, BATCHES)
     for line in out.getvalue().splitlines():
         heard.listener.hear(line)
     assert heard.told == ["Running with dbt"]
@@ -55,6 +59,7 @@ def test_everything_arrives(heard: Heard) -> None:
     assert heard.logs == [("core.a", 2, LINES)]
     listener = heard.listener
     assert (listener.updates, listener.warnings) == ({"core.a": DONE}, {"core.a": "Got 1 result"})
+    assert listener.batches == BATCHES
     assert (listener.ended, listener.refusal) == (True, None)
 
 
@@ -116,3 +121,13 @@ def test_only_what_is_for_people_is_shown() -> None:
     assert for_people("\n".join(["bad input", *spoken(DONE), "orrery: not one of ours"])) == (
         "bad input\norrery: not one of ours"
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["1", "[]", '["update", {"task_id": "core.a", "state": "lost"}]', '["log", ["core.a"]]', '["end", 1]'],
+)
+def test_a_message_of_somebody_else_is_shown_and_changes_nothing(heard: Heard, content: str) -> None:
+    heard.listener.hear(f"orrery:1:{content}")
+    assert heard.told == [f"A message of the pod is broken: {content}"]
+    assert (heard.news, heard.logs, heard.listener.ended) == ([], [], False)

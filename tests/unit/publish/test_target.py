@@ -111,3 +111,31 @@ def test_by_default_it_is_a_folder_of_the_pipeline(tmp_path: Path, monkeypatch: 
     place = Publish().place(Project(tmp_path), "shop")
     assert place.uri == f"file://{tmp_path}/dbt/made/published/shop"
     assert Publish(to="gs://reports/shop").place(Project(tmp_path), "shop").uri == "gs://reports/shop"
+
+
+def test_environments_publish_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also into a place of files that were published before the environments had names."""
+    from orrery.config.project import Project
+
+    def publish(pipeline: str, number: int) -> PublishTarget:
+        place = Publish(to=f"file://{tmp_path}").place(Project(tmp_path / "project"), pipeline)
+        made = PublishTarget(place, name(number), {})
+        made.publish({"index.html": f"{pipeline} {number}".encode()})
+        return made
+
+    publish("shop", 1)
+    for environment in ("dev", "prod"):
+        monkeypatch.setenv("ORRERY_ENVIRONMENT", environment)
+        for number in (2, 3):
+            deleted = publish(f"shop_{environment}", number).forget(1)
+        assert deleted == [name(2)]
+    found = files(tmp_path)
+    assert {key: text for key, text in found.items() if key.endswith(".html")} == {
+        "latest/index.html": "shop 1",
+        f"runs/{name(1)}/index.html": "shop 1",
+        **{
+            f"{environment}/{folder}/index.html": f"shop_{environment} 3"
+            for environment in ("dev", "prod")
+            for folder in ("latest", f"runs/{name(3)}")
+        },
+    }

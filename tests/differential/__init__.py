@@ -1,0 +1,1 @@
+"""Finds where Orrery shows something else than `dbt build` did: drawn projects, choices and hands."""
