@@ -57,6 +57,13 @@ _CASES = {
     "a run of nothing but an ephemeral model is a success, also without a build": Case(
         Project((Node("m0", "ephemeral"), Node("m1"))), Pipeline(execute="per_model"), (Choices(("m0",)),)
     ),
+    "a run of nothing but an ephemeral model runs the hooks": Case(
+        Project((Node("m0", "ephemeral"), Node("m1")), hooks=(Hook("start"), Hook("end", "sql"))),
+        runs=(Choices(("m0",)),),
+    ),
+    "a project of nothing but an ephemeral model runs the hooks, of which one fails": Case(
+        Project((Node("m0", "ephemeral"),), hooks=(Hook("start", "sql"), Hook("end")))
+    ),
     "what reads a source that cannot be read waits for it": Case(
         Project((Node("s0", "seed"), Node("m1", parents=("app.src0",))), (Source("src0", "s0", "fresh"),)),
         Pipeline(stale="warn"),

@@ -123,6 +123,8 @@ def test_dbt_parses_as_it_is_watched() -> None:
     assert str(ParseFileType.Schema) == "schema"
     # Where it takes its vars, and compares them with those of the saved parse.
     assert "flags = Flags(ctx)" in getsource(unwrap(requires.preflight))
+    signature(unwrap(requires.setup_manifest)).bind(object(), write=True, write_perf_info=False)
+    assert "setup_manifest(ctx, " in getsource(requires.manifest)
     assert "config.cli_vars" in getsource(unwrap(ManifestLoader.build_manifest_state_check))
     compared = "self.manifest.state_check.vars_hash != manifest.state_check.vars_hash"
     assert compared in getsource(unwrap(ManifestLoader.is_partial_parsable))

@@ -66,6 +66,8 @@ class DbtRun:
         self._commands: Commands
         # Whether a command has built something, or tried to.
         self._begun = False
+        # Whether the run is about nothing but ephemeral models: dbt has no work, but runs its hooks.
+        self._only_ephemeral = False
         self._unplanned = ""
 
     @property
@@ -86,7 +88,11 @@ class DbtRun:
         """
         assignment, manifest = self._assignment, self._dbt.manifest
         selectable = [task for task in assignment.built.values() if task.kind is not TaskKind.HOOK]
-        left = left_out(selectable, assignment.options, self._dbt)
+        ephemeral = [task for task in assignment.tasks.values() if task.kind is TaskKind.MARKER and task.nodes]
+        left = left_out([*selectable, *ephemeral], assignment.options, self._dbt)
+        self._only_ephemeral = all(task.task_id in left for task in selectable) and any(
+            task.task_id not in left for task in ephemeral
+        )
         self._unplanned = unplanned(assignment, self._dbt)
         if self._unplanned:
             log.warning(self._unplanned)
@@ -178,7 +184,7 @@ class DbtRun:
         reporter.hidden = hidden or self._commands.broken
         start, end = (self._hook_task(tid, when) for tid, when in _MOMENTS.items())
         # Somebody wants them again; in the first try there was just nothing to build.
-        alone = all(
+        alone = self._only_ephemeral or all(
             tasks[tid].kind is TaskKind.HOOK and each.number > 1 for tid, each in reporter.tries.items()
         )
         first = alone and start is not None and bool(start.nodes)

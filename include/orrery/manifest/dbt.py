@@ -240,9 +240,16 @@ class Dbt:
         return adapter
 
     def _invoke(self, command: list[str], **arguments: Any) -> Any:
-        result = self._result(command, (), **arguments)
+        errors: list[str] = []
+
+        def keep(event: Any) -> None:
+            if event.info.level == "error":
+                errors.append(event.info.msg)
+
+        result = self._result(command, (keep,), **arguments)
         if not result.success:
-            told = known_secrets.conceal(str(result.exception)).strip()
+            # A macro that fails is no exception of dbt's.
+            told = known_secrets.conceal(str(result.exception or "\n".join(errors))).strip()
             raise DbtError(explained(told) or f"dbt {command[0]} failed")
         return result.result
 

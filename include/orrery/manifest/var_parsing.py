@@ -65,6 +65,7 @@ def watch() -> None:
     if hasattr(vars(requires)["Flags"], "__wrapped__"):
         return
     _wrap(requires, "Flags", _flags)
+    _wrap(requires, "setup_manifest", _setup_manifest)
     _wrap(ManifestLoader, "build_manifest_state_check", _build_manifest_state_check)
     _wrap(ManifestLoader, "is_partial_parsable", _is_partial_parsable)
     _wrap(ManifestLoader, "load", _load)
@@ -111,11 +112,26 @@ def _flags(original: Any, *args: Any, **kwargs: Any) -> Any:
     """dbt's flags at the beginning of an invocation, among them its vars."""
     flags = original(*args, **kwargs)
     given = getattr(flags, "VARS", None)
-    variables = _Vars(given if isinstance(given, dict) else {})
+    _set_vars(flags, _Vars(given if isinstance(given, dict) else {}))
+    return flags
+
+
+def _setup_manifest(original: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+    """The part of an invocation that parses, unless it was handed a parsed project."""
+    flags = context.obj["flags"]
+    variables: _Vars = flags.VARS
+    try:
+        return original(context, *args, **kwargs)
+    finally:
+        variables.stop()
+        # `dbt run-operation` writes only those of its flags whose type is exactly `dict`, and wants its vars.
+        _set_vars(flags, variables.unwatched())
+
+
+def _set_vars(flags: Any, variables: dict[str, Any]) -> None:
     for name in ("VARS", "vars"):
         if hasattr(flags, name):
             object.__setattr__(flags, name, variables)
-    return flags
 
 
 def _parse_file(original: Any, parser: Any, block: Any, *args: Any, **kwargs: Any) -> None:
@@ -196,25 +212,22 @@ def _load(original: Any, loader: Any) -> Any:
     """Parse the project; anew, where some of it is not enough."""
     variables: _Vars = loader.root_project.cli_vars
     try:
-        try:
-            manifest = original(loader)
-            files = changed_files(variables.before, outline(manifest)) if variables.files else frozenset()
-            if not files:
-                return manifest
-            log.debug("With these vars, others have to know of changes in %s.", sorted(files))
-        except Exception as error:
-            if not variables.files:
-                raise
-            files = variables.files
-            log.debug("With these vars, it is not enough to parse %s: %s", sorted(files), error)
-        # What these files read counts for others, so that the next run with it begins from this parse.
-        read = {name for file_id in files for name in loader.saved_reads.files.get(file_id, ())}
-        variables.read = {OUTSIDE: variables.read.get(OUTSIDE, set()) | (variables.changed & read)}
-        variables.files, variables.doubtful = None, True
-        loader.__init__(loader.root_project, loader.all_projects, loader.macro_hook, loader.file_diff)
-        return original(loader)
-    finally:
-        variables.stop()
+        manifest = original(loader)
+        files = changed_files(variables.before, outline(manifest)) if variables.files else frozenset()
+        if not files:
+            return manifest
+        log.debug("With these vars, others have to know of changes in %s.", sorted(files))
+    except Exception as error:
+        if not variables.files:
+            raise
+        files = variables.files
+        log.debug("With these vars, it is not enough to parse %s: %s", sorted(files), error)
+    # What these files read counts for others, so that the next run with it begins from this parse.
+    read = {name for file_id in files for name in loader.saved_reads.files.get(file_id, ())}
+    variables.read = {OUTSIDE: variables.read.get(OUTSIDE, set()) | (variables.changed & read)}
+    variables.files, variables.doubtful = None, True
+    loader.__init__(loader.root_project, loader.all_projects, loader.macro_hook, loader.file_diff)
+    return original(loader)
 
 
 def _write(original: Any, loader: Any) -> None:

@@ -329,3 +329,12 @@ def test_what_was_not_noted_is_not_known(parses: Parses) -> None:
     assert noted.for_vars() is None
     assert "models/plain.sql" in noted.parsed()
     assert manifest["nodes"]["model.tiny.text"]["raw_code"] == FILES["dbt/models/text.sql"]
+
+
+def test_a_macro_that_is_called_has_its_vars(parses: Parses, tmp_path: Path) -> None:
+    """`dbt run-operation` wants them, and writes only what is a `dict` and nothing like it."""
+    dbt = Dbt(parses._project, target_dir=tmp_path, variables={"in_model": "y"})
+    # There is no database: dbt has written what it was to do.
+    with pytest.raises(DbtError, match="Connection refused"):
+        dbt.call("day")
+    assert json.loads((tmp_path / "run_results.json").read_bytes())["args"]["vars"] == {"in_model": "y"}
