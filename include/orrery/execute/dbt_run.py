@@ -88,7 +88,9 @@ class DbtRun:
         """
         assignment, manifest = self._assignment, self._dbt.manifest
         selectable = [task for task in assignment.built.values() if task.kind is not TaskKind.HOOK]
-        ephemeral = [task for task in assignment.tasks.values() if task.kind is TaskKind.MARKER and task.nodes]
+        ephemeral = [
+            task for task in assignment.tasks.values() if task.kind is TaskKind.MARKER and task.nodes
+        ]
         left = left_out([*selectable, *ephemeral], assignment.options, self._dbt)
         self._only_ephemeral = all(task.task_id in left for task in selectable) and any(
             task.task_id not in left for task in ephemeral

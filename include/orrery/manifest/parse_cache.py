@@ -59,9 +59,10 @@ class ParseCache:
         with ExitStack() as stack:
             path = self._path()
             if path and not path.exists():
-                # Where nobody may write, such as in a pod, everyone parses.
+                # Where nobody may write, such as in a pod, everyone parses. Few files serve many values, of
+                # which most come once.
                 with suppress(OSError):
-                    stack.enter_context(exclusively(path.with_suffix(".lock"), lambda: None))
+                    stack.enter_context(exclusively(self._folder / f"{path.name[:2]}.lock", lambda: None))
             self._bring(path, target)
             brought = _written(target)
             yield
@@ -125,7 +126,6 @@ class ParseCache:
         files = sorted(self._folder.glob("*.msgpack"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[KEPT:]:
             path.unlink(missing_ok=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _written(target: Path) -> int:

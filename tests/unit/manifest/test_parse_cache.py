@@ -162,7 +162,16 @@ def test_the_parses_that_are_used_stay(
             os.utime(path, (path.stat().st_mtime - age,) * 2)
         assert run(project, tmp_path / "run", load=0) == "0"
     assert kept(project) == ["0", "2"]
-    assert len(list(parses(project).iterdir())) == 5  # two parses with their locks, and the index
+
+
+def test_values_of_which_most_come_once_leave_few_files(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse_cache, "KEPT", 2)
+    for number in range(600):
+        run(project, tmp_path / "run", load=number)
+    assert kept(project) == []
+    assert len(list(parses(project).glob("*.lock"))) <= 256
 
 
 def test_a_command_can_begin_from_another_parse(project: Project, tmp_path: Path) -> None:
