@@ -12,8 +12,9 @@ from differential.drawn import projects
 from differential.projects import Node, Project
 
 # retry: `./orrery retry --failed`. fix: what is broken is fixed in the warehouse. kill: the process of the
-# build vanishes; always: and again whenever it comes to the same point.
-Act = Literal["clear", "success", "failed", "retry", "fix", "kill", "always"]
+# build vanishes; always: and again whenever it comes to the same point; lost: and Airflow's scheduler gives it
+# up at once, as it does with a task that stays in the queue.
+Act = Literal["clear", "success", "failed", "retry", "fix", "kill", "always", "lost"]
 BUILD = "build"
 
 
@@ -52,7 +53,7 @@ def hands(draw: st.DrawFn, project: Project) -> tuple[Hand, ...]:
     def hand(act: Act) -> st.SearchStrategy[Hand]:
         if act in ("retry", "fix"):
             return st.builds(Hand, act=st.just(act), at=moments)
-        if act in ("kill", "always"):
+        if act in ("kill", "always", "lost"):
             return st.builds(Hand, act=st.just(act), at=st.integers(1, 2 * len(project.nodes)))
         return st.builds(
             Hand,
@@ -74,6 +75,7 @@ def hands(draw: st.DrawFn, project: Project) -> tuple[Hand, ...]:
         "fix",
         "kill",
         "always",
+        "lost",
     ]
     drawn = draw(st.lists(st.sampled_from(acts).flatmap(hand), min_size=1, max_size=3))
     late = 4 * len(project.nodes) + 4
