@@ -111,7 +111,9 @@ class Hands:
                 self._kill()
                 with create_session() as session:
                     keys = {"dag_id": self._plan.name, "run_id": self._run_id, "task_id": "build"}
-                    session.scalars(select(TaskInstance).filter_by(**keys)).one().set_state("failed", session=session)
+                    session.scalars(select(TaskInstance).filter_by(**keys)).one().set_state(
+                        "failed", session=session
+                    )
             case "retry":
                 self._clear([tid for tid, state in self._states().items() if state in _RETRIED], hand)
             case "clear":

@@ -217,6 +217,7 @@ def projects(draw: st.DrawFn, most: int = 12) -> Project:
         tuple(resolver.sources),
         draw(_hooks),
         fail_fast=draw(st.sampled_from([False] * 9 + [True])),
+        strict_hooks=draw(st.sampled_from([False, False, True])),
     )
 
 

@@ -90,7 +90,8 @@ def _depends_on(names: Iterable[str], project: Project) -> str:
 
 
 def _flags(project: Project) -> str:
-    return "  fail_fast: true\n" if project.fail_fast else ""
+    flags = {"fail_fast": project.fail_fast, "skip_nodes_if_on_run_start_fails": project.strict_hooks}
+    return "".join(f"  {flag}: true\n" for flag, wanted in flags.items() if wanted)
 
 
 def _hooks(project: Project) -> str:

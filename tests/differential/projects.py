@@ -95,6 +95,8 @@ class Project:
     sources: tuple[Source, ...] = ()
     hooks: tuple[Hook, ...] = ()
     fail_fast: bool = False
+    # Whether no node runs when a hook at the start has failed.
+    strict_hooks: bool = False
 
     @property
     def by_name(self) -> dict[str, Node]:

@@ -38,6 +38,12 @@ _CASES = {
         Project((Node("f0", "function"), Node("m1", parents=("f0",)), Node("f2", "function", fault="sql")))
     ),
     "a hook at the end that fails, fails the run": Case(Project((Node("m0"),), hooks=(Hook("end", "sql"),))),
+    "no node runs after a hook at the start has failed, if the project says so": Case(
+        Project(
+            (Node("m0", checks=(Check("t1"),)),), (), (Hook("start", "sql"), Hook("end")), strict_hooks=True
+        ),
+        Pipeline(tests="end"),
+    ),
     "a hook at the start that cannot be compiled ends dbt before the first node": Case(
         Project((Node("m0"),), hooks=(Hook("start", "compile"), Hook("end"))), Pipeline(tests="end")
     ),

@@ -141,12 +141,14 @@ def test_dbts_tasks_have_what_an_invocation_extends() -> None:
     for task in (BuildTask, TestTask):
         assert issubclass(task, RunTask)
         signature(task).bind(object(), object(), object())
+    assert "not get_flags().skip_nodes_if_on_run_start_fails" in getsource(RunTask.execute_with_hooks)
     # What `dbt retry` sets.
     assert {"batch_map", "original_invocation_started_at"} <= set(RunTask.__init__.__code__.co_names)
     for method, arguments in (
         (RunTask.compile_manifest, (SELF,)),
         (RunTask.populate_microbatch_batches, (SELF, set())),
         (RunTask.run, (SELF,)),
+        (RunTask.before_run, (SELF, object(), set())),
         (RunTask.after_run, (SELF, object(), [])),
         (RunTask.execute_with_hooks, (SELF, frozenset())),
         (RunTask.execute_nodes, (SELF,)),

@@ -27,7 +27,8 @@ _LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR
 class Commands:
     """Runs dbt, and passes on what it tells of tasks.
 
-    `broken` is the error of a hook at the start that has ended dbt before any node: no node runs after it.
+    `broken` is the error of a hook at the start after which no node runs, `raised` whether it has ended dbt,
+    so that no hook at the end runs either.
 
     :param reporter: takes what becomes of tasks
     :param folder: the target folder of the run
@@ -46,6 +47,7 @@ class Commands:
         self._dbt, self._invocation, self._hooks, self._reporter = dbt, invocation, hooks, reporter
         self._folder, self._keeps = folder, assignment.keep_results
         self.broken: str | None = None
+        self.raised = False
         options = assignment.options
         self._threads = {"threads": options.threads} if options.threads else {}
         self._full_refresh = {"full_refresh": True} if options.full_refresh else {}
@@ -128,6 +130,8 @@ class Commands:
         invocation.take(results)
         if not hooks:
             _check_hooks(told)
+        if invocation.skips_nodes and self.broken is None:
+            self.broken = _failures_of_hooks(told)
         error = outcome.exception
         culprit = self._hooks.culprit(error) if error else None
         if error is None or culprit is None:
@@ -149,7 +153,7 @@ class Commands:
         collector.finish([NodeResult(culprit, "error", 0.0, None, None, message)])
         collector.give_up(uid for hook in hooks for uid in hook.nodes)
         if tasks:
-            self.broken = message
+            self.broken, self.raised = message, True
             self._hold_back(tasks)
 
     def _hold_back(self, tasks: Iterable[TaskPlan]) -> None:
@@ -165,9 +169,13 @@ class Commands:
 
 def _check_hooks(results: list[NodeResult]) -> None:
     """Fail for hooks that failed, where there is no task that shows it; raises DbtError."""
+    if failures := _failures_of_hooks(results):
+        raise DbtError(failures)
+
+
+def _failures_of_hooks(results: list[NodeResult]) -> str:
     failed = [each for each in results if type_of(each.unique_id) == OPERATION and failing(each.status)]
-    if failed:
-        raise DbtError("\n".join(str(each.message) for each in failed))
+    return "\n".join(str(each.message) for each in failed)
 
 
 def _tell(line: Line) -> None:

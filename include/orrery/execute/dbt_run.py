@@ -191,7 +191,7 @@ class DbtRun:
         )
         first = alone and start is not None and bool(start.nodes)
         wanted = end is not None if alone else self._begun
-        last = wanted and bool(self._hooks.due(ON_RUN_END)) and not self._commands.broken
+        last = wanted and bool(self._hooks.due(ON_RUN_END)) and not self._commands.raised
         if first or last:
             due = [task for task, runs in ((start, first), (end, last)) if task and runs]
             self._commands.hooks(due, first=first, last=last)

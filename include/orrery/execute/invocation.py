@@ -43,6 +43,8 @@ class Invocation:
     results: list[Any] = field(default_factory=list)
     # Whether dbt stops at the first failure.
     fail_fast: bool = False
+    # Whether a hook at the start has failed, and the project wants no node to run then.
+    skips_nodes: bool = False
 
     @contextmanager
     def command(self, command: str = "build", *, nodes: bool = True) -> Iterator[None]:
@@ -98,6 +100,11 @@ def _extended(original: type[Any], invocation: Invocation, *, nodes: bool) -> ty
             self.original_invocation_started_at = invocation.began
             self.batch_map = _failed_batches(invocation.batches)
 
+        def before_run(self, adapter: Any, selected_uids: Any) -> Any:
+            status = super().before_run(adapter, selected_uids)
+            invocation.skips_nodes |= status != "success" and self.args.SKIP_NODES_IF_ON_RUN_START_FAILS
+            return status
+
         def compile_manifest(self) -> None:
             with invocation.in_order(self.manifest):
                 super().compile_manifest()
@@ -124,8 +131,10 @@ def _extended(original: type[Any], invocation: Invocation, *, nodes: bool) -> ty
             return super().execute_nodes() if nodes else self.node_results
 
         def after_run(self, adapter: Any, results: Any) -> None:
-            # Hooks that come after several commands see what all of them did.
-            super().after_run(adapter, results if nodes else [*invocation.results, *results])
+            # Hooks that come after several commands see what all of them did. Of nodes that it skips because
+            # of a hook, dbt tells them nothing.
+            before = [] if nodes or invocation.skips_nodes else invocation.results
+            super().after_run(adapter, [*before, *results])
 
     return Part
 
