@@ -12,8 +12,8 @@ from differential.drawn import projects
 from differential.projects import Node, Project
 
 # retry: `./orrery retry --failed`. fix: what is broken is fixed in the warehouse. kill: the process of the
-# build vanishes; always: and again whenever it comes to the same point; lost: and Airflow's scheduler gives it
-# up at once, as it does with a task that stays in the queue.
+# build vanishes; always: and again whenever it comes to the same point; lost: and Airflow's scheduler gives
+# it up at once, as it does with a task that stays in the queue.
 Act = Literal["clear", "success", "failed", "retry", "fix", "kill", "always", "lost"]
 BUILD = "build"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from conftest import WriteProject
-from support.builds import Make, maker
+from support.builds import Builder, Make, maker
 from support.warehouse import query
 
 pytestmark = pytest.mark.integration
@@ -60,28 +61,54 @@ def test_a_microbatch_model_ends_with_its_last_batch_and_with_dbts_final_word(ma
     assert build.message("core.child") == "core.leaf failed."
 
 
-def test_failed_batches_run_again_and_no_others(make: Make) -> None:
-    # The rows count how often a batch has run: each run of one adds a row to `ran`.
-    sql = (
-        '{% if execute and model.batch %}{% do run_query("insert into builds.ran values (\'"'
-        " ~ model.batch.event_time_start.strftime('%Y-%m-%d') ~ \"'); commit\") %}{% endif %}"
-        "select id, at, 10 / (case when {{ var('mended', false) }} then 1 else d end) as x"
-        " from {{ ref('events') }}"
-    )
-    builder = make({"events": events(5, "n = 2"), "leaf": leaf(5, sql)})
+# Each run of a batch adds its day to `ran`. The third of the last days breaks until it is mended.
+NOTING = (
+    '{% if execute and model.batch %}{% do run_query("insert into builds.ran values (\'"'
+    " ~ model.batch.event_time_start.strftime('%Y-%m-%d') ~ \"'); commit\") %}{% endif %}"
+    "select id, at, 10 / (case when {{ var('mended', false) }} then 1 else d end) as x"
+    " from {{ ref('events') }}"
+)
+
+
+@pytest.fixture
+def batches(make: Make) -> Builder:
+    """A model with a batch for each of five days."""
+    builder = make({"events": events(5, "n = 2"), "leaf": leaf(5, NOTING)})
     query(builder.uri, "create schema builds; create table builds.ran (day date)")
-    assert builder.build().states["core.leaf"] == "failed"
-    assert len(builder.batches["model.tiny.leaf"]["failed"]) == 1
-    builder.query("truncate ran")
-    again = builder.build(["core.leaf"], vars={"mended": True})
+    return builder
+
+
+@pytest.mark.parametrize("choices", [{}, {"full_refresh": True}])
+def test_failed_batches_run_again_and_no_others(batches: Builder, choices: Any) -> None:
+    assert batches.build(**choices).states["core.leaf"] == "failed"
+    assert len(batches.batches["model.tiny.leaf"]["failed"]) == 1
+    batches.query("truncate ran")
+    again = batches.build(["core.leaf"], vars={"mended": True}, **choices)
     assert again.states == {"core.leaf": "success"}
-    assert builder.query("select distinct day from ran") == builder.query(f"select {TODAY} - 2")
-    assert builder.query("select count(*) from leaf") == [(5,)]
-    assert builder.batches == {}
+    assert batches.query("select distinct day from ran") == batches.query(f"select {TODAY} - 2")
+    assert batches.query("select count(*) from leaf") == [(5,)]
+    assert batches.batches == {}
     # A model that has no failed batches runs as always, within the same process, too.
-    builder.query("truncate ran")
-    assert builder.build(["core.leaf"]).states == {"core.leaf": "success"}
-    assert builder.query("select count(distinct day) from ran") == [(2,)]
+    batches.query("truncate ran")
+    build = batches.build(["core.leaf"], vars={"mended": True}, **choices)
+    assert build.states == {"core.leaf": "success"}
+    assert batches.query("select count(distinct day) from ran") == [(5 if choices else 2,)]
+
+
+def test_batches_are_known_before_their_command_is_over(batches: Builder) -> None:
+    """The build may be killed at any time; then what has not been done is done by the next one."""
+    batches.build()
+    known = [each["model.tiny.leaf"] for each in batches.remembered if each]
+    assert [len(each["failed"]) for each in known] == sorted(
+        (len(each["failed"]) for each in known), reverse=True
+    )
+    begun = known[0]
+    assert len(begun["successful"]) + len(begun["failed"]) == 5
+    assert len(begun["failed"]) > 1
+    batches.batches = {"model.tiny.leaf": begun}
+    batches.query("truncate ran")
+    assert batches.build(["core.leaf"], vars={"mended": True}).states == {"core.leaf": "success"}
+    assert batches.query("select count(distinct day) from ran") == [(len(begun["failed"]),)]
 
 
 def test_what_dbt_skips_does_not_run_on_what_was_there_before(make: Make) -> None:

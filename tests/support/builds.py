@@ -67,6 +67,8 @@ class Builder:
     def __init__(self, uri: str, schema: str, project: Project) -> None:
         self.uri, self.schema, self.project = uri, schema, project
         self.batches: Any = {}
+        # Each state of `batches` that a build has told.
+        self.remembered: list[Any] = []
         build_manifests(project, lambda line: None)
         self.plan: PipelinePlan = plan_pipeline(
             load_pipelines(project).get(PIPELINE), ManifestStore(project).read(PIPELINE)
@@ -100,7 +102,7 @@ class Builder:
     ) -> Build:
         """Build tasks, all by default, in the try of this number; `again` are those to be tried again."""
         heard = Build()
-        run = DbtRun(self.assignment(**choices), Tally(heard), heard)
+        run = DbtRun(self.assignment(**choices), Tally(heard, self._remember), heard)
         built = self.assignment().built
         tries = {task_id: Try(number, last=task_id not in again) for task_id in tasks or built}
         try:
@@ -109,8 +111,11 @@ class Builder:
             run.end(hidden)
         finally:
             run.close()
-        self.batches = run.batches
         return heard
+
+    def _remember(self, batches: Any) -> None:
+        self.batches = batches
+        self.remembered.append(batches)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a statement in the schema."""

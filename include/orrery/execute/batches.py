@@ -1,14 +1,16 @@
-"""What dbt tells of the batches of a microbatch model."""
+"""What becomes of the batches of a microbatch model."""
 
 from __future__ import annotations
 
-import json
 import threading
-from pathlib import Path
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 # The batches of microbatch models by unique id: `successful` and `failed`, each as (start, end) in ISO 8601.
 Batches = dict[str, dict[str, list[tuple[str, str]]]]
+# How often, in seconds, it is told that batches have succeeded.
+_BEAT = 0.5
 # What dbt says of a batch that failed, and of a model with such a batch; the reason stands elsewhere.
 _BARE = ("ERROR", "SKIPPED")
 _PREFIX = "Exception on worker thread. "
@@ -50,20 +52,59 @@ class BatchErrors:
         return "\n".join(reasons if message in _BARE else [message, *reasons])
 
 
-def unfinished(batches: Batches) -> Batches:
-    """Those of models of which some have failed and some have not: where none has, dbt begins anew."""
-    return {uid: known for uid, known in batches.items() if known["successful"] and known["failed"]}
+class BatchProgress:
+    """Which batches are done, while dbt runs them in several threads.
+
+    A batch counts as failed from the beginning of its model until it has succeeded: dbt may be killed.
+
+    :param known: those of earlier tries
+    :param told: called with the `unfinished` ones when something has changed, at most twice a second unless
+        a batch has failed
+    """
+
+    def __init__(self, known: Batches, told: Callable[[Batches], None]) -> None:
+        self._known = dict(known)
+        self._told = told
+        self._lock = threading.Lock()
+        self._last = 0.0
+        self._untold = False
+
+    @property
+    def unfinished(self) -> Batches:
+        """Those of models of which some have failed and some have not: where none has, dbt begins anew."""
+        return {uid: known for uid, known in self._known.items() if known["successful"] and known["failed"]}
+
+    def begin(self, uid: str, batches: Collection[tuple[Any, Any]]) -> None:
+        """Take that dbt begins with a model; what it does not run now has succeeded before."""
+        with self._lock:
+            before = self.unfinished.get(uid, {"successful": []})
+            self._known[uid] = {
+                "successful": before["successful"],
+                "failed": [_times(each) for each in batches],
+            }
+            self._untold = True
+
+    def end(self, uid: str, successful: Collection[tuple[Any, Any]]) -> None:
+        """Take that dbt is done with a batch; one that has failed is not among the successful ones."""
+        with self._lock:
+            known, done = self._known[uid], [_times(each) for each in successful]
+            failed = [each for each in known["failed"] if each not in done]
+            self._known[uid] = {"successful": [*known["successful"], *done], "failed": failed}
+            self._untold = True
+            if not done or not failed or time.monotonic() - self._last > _BEAT:
+                self._tell()
+
+    def close(self) -> None:
+        """Tell what has not been told."""
+        with self._lock:
+            if self._untold:
+                self._tell()
+
+    def _tell(self) -> None:
+        self._untold, self._last = False, time.monotonic()
+        self._told(self.unfinished)
 
 
-def read_batches(target: Path) -> Batches:
-    """The batches in dbt's target folder, of the models that its last command has run."""
-    path = target / "run_results.json"
-    results = json.loads(path.read_bytes())["results"] if path.is_file() else []
-    return {
-        result["unique_id"]: {
-            name: [(start, end) for start, end in result["batch_results"][name]]
-            for name in ("successful", "failed")
-        }
-        for result in results
-        if result.get("batch_results")
-    }
+def _times(batch: tuple[Any, Any]) -> tuple[str, str]:
+    start, end = batch
+    return start.isoformat(), end.isoformat()

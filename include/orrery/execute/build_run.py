@@ -14,8 +14,7 @@ from orrery.config.project import Project
 from orrery.config.stages import INGEST
 from orrery.execute.airflow_tasks import AirflowTasks
 from orrery.execute.assignment import Assignment
-from orrery.execute.batches import Batches
-from orrery.execute.channel import RELEASE, NodeState, Try, Update
+from orrery.execute.channel import MEMORY, RELEASE, NodeState, Try, Update
 from orrery.execute.elementary import why_absent
 from orrery.execute.grounds import DONE
 from orrery.execute.hidden import hidden_failure
@@ -53,10 +52,6 @@ class Runner(Protocol):
 
     def begin(self) -> RunGraph:
         """Get ready; raises OptionsError and DbtError before anything runs. Returns the graph of this run."""
-
-    @property
-    def batches(self) -> Batches:
-        """The batches of microbatch models of which some have failed."""
 
     def run(self, tries: Mapping[str, Try]) -> None:
         """Run tasks, given by their ids."""
@@ -118,7 +113,8 @@ class BuildRun:
             check_object(works, self._options.uri, project)
         publisher = Publisher(self._store, lost=_stop_this_process)
         journal = Journal(folder_of(project, self._ti.dag_id, self._ti.run_id), publisher)
-        tally = self._tally = Tally(journal)
+        memory = self._memory
+        tally = self._tally = Tally(journal, lambda batches: publisher.keep(MEMORY, memory.learn(batches)))
         self._airflow = AirflowTasks(self._ti, self._store, publisher)
         runner = self._runner = self._make_runner(self._assignment, tally, self._logs, self._context)
         try:
@@ -148,7 +144,6 @@ class BuildRun:
                 around = self._airflow.hold(hooks, graph, again=True)
                 tries |= around
             runner.run(tries)
-            self._memory.remember(runner.batches)
         if around is None and (around := self._airflow.hold(hooks, graph)):
             runner.run(around)
         runner.end(hidden_failure(self._plan.tasks, self._airflow.states(), self._tally.ended))

@@ -16,6 +16,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from orrery.execute.run_graph import RunGraph
+
 PREFIX = "orrery/"
 # By a build: take tasks (a Hold); read which ones it holds ({task: Try as a dict}).
 HOLD = PREFIX + "hold"
@@ -66,6 +68,14 @@ def _checked(value: Any) -> Any:
 def _moment(value: str) -> str:
     if datetime.fromisoformat(value).tzinfo is None:
         raise ValueError("a time has no time zone")
+    return value
+
+
+def _graph(value: str) -> str:
+    try:
+        RunGraph.of_text(value)
+    except ValueError:
+        raise ValueError("this is no graph") from None
     return value
 
 
@@ -153,7 +163,7 @@ class Hold:
     host: Annotated[str, Field(max_length=1000), AfterValidator(_checked)]
     pid: Annotated[int, Field(ge=0, lt=1 << 31)]
     again: bool = False
-    graph: Annotated[str, AfterValidator(_checked)] | None = None
+    graph: Annotated[str, AfterValidator(_graph)] | None = None
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -127,7 +127,7 @@ class Commands:
         results: list[Any] = list(getattr(outcome.result, "results", ()))
         told = [result_of(result) for result in results]
         collector.finish(told)
-        invocation.take(results)
+        invocation.results += results
         if not hooks:
             _check_hooks(told)
         if invocation.skips_nodes and self.broken is None:

@@ -13,7 +13,7 @@ from orrery.config.resources import ON_RUN_END, ON_RUN_START
 from orrery.config.stages import BUILD, HOOKS_END, HOOKS_START, TESTS
 from orrery.execute import run_folder
 from orrery.execute.assignment import Assignment
-from orrery.execute.batches import Batches
+from orrery.execute.batches import BatchProgress
 from orrery.execute.channel import Try
 from orrery.execute.commands import Commands
 from orrery.execute.dbt_graph import graph_of
@@ -76,11 +76,6 @@ class DbtRun:
         own = {BUILD: self._unplanned} if self._unplanned else {}
         return own | self._reporter.warnings
 
-    @property
-    def batches(self) -> Batches:
-        """The batches of microbatch models of which some have failed and some have not."""
-        return self._invocation.batches
-
     def begin(self) -> RunGraph:
         """Get ready; raises OptionsError and DbtError before anything runs.
 
@@ -102,7 +97,8 @@ class DbtRun:
             self._hooks.choose(builds=False)
             make_tables(self._dbt)
         began = datetime.fromisoformat(assignment.began) if assignment.began else now()
-        self._invocation = Invocation(_makers(manifest), began, dict(assignment.batches))
+        batches = BatchProgress(assignment.batches, self._tally.remember)
+        self._invocation = Invocation(_makers(manifest), began, batches)
         self._graph = graph_of(manifest, assignment.tasks, self._invocation, gate=assignment.tests == "gate")
         self._reporter = Reporter(
             self._tally,

@@ -9,19 +9,21 @@ tests/unit/test_upstream.py fails when they differ).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from orrery.execute.batches import Batches, unfinished
+from orrery.execute.batches import Batches, BatchProgress
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
 
+# One of dbt's tasks.
+_Task: Any = object
 # The modules of tasks that extend each other.
 _TASKS = ("run", "build", "seed", "snapshot", "test", "freshness")
 
@@ -32,12 +34,12 @@ class Invocation:
 
     :param parents: the makers of sources, for which those that read the sources wait, by unique ids of these
     :param began: when the first try began (UTC, naive as in dbt); batches are counted from there
-    :param batches: those of earlier builds of the run, of models of which some have failed
+    :param batches: those of microbatch models
     """
 
     parents: Mapping[str, Sequence[str]]
     began: datetime
-    batches: Batches
+    batches: BatchProgress
     invocation_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     # All results so far, as dbt has them.
     results: list[Any] = field(default_factory=list)
@@ -62,11 +64,7 @@ class Invocation:
             yield
         finally:
             setattr(module, name, original)
-
-    def take(self, results: Collection[Any]) -> None:
-        """Take dbt's results of a command."""
-        self.results += results
-        self.batches = unfinished({**self.batches, **batches_of(results)})
+            self.batches.close()
 
     @contextmanager
     def in_order(self, manifest: Manifest) -> Iterator[None]:
@@ -90,53 +88,96 @@ class Invocation:
 
 def _extended(original: type[Any], invocation: Invocation, *, nodes: bool) -> type[Any]:
     """dbt's task, as a part of an invocation."""
+    return type("Part", (_Part, original), {"invocation": invocation, "has_nodes": nodes})
 
-    class Part(original):  # type: ignore[misc]
-        def __init__(self, args: Any, config: Any, manifest: Any) -> None:
-            super().__init__(args, config, manifest)
-            invocation.fail_fast = bool(args.FAIL_FAST)
-            _set_identity(invocation)
-            # What `dbt retry` sets: failed batches run again, of the time of the first try.
-            self.original_invocation_started_at = invocation.began
-            self.batch_map = _failed_batches(invocation.batches)
 
-        def before_run(self, adapter: Any, selected_uids: Any) -> Any:
-            status = super().before_run(adapter, selected_uids)
-            invocation.skips_nodes |= status != "success" and self.args.SKIP_NODES_IF_ON_RUN_START_FAILS
-            return status
+class _Part(_Task):  # type: ignore[misc]
+    """What dbt's tasks do otherwise as a part of an invocation."""
 
-        def compile_manifest(self) -> None:
-            with invocation.in_order(self.manifest):
-                super().compile_manifest()
+    invocation: Invocation
+    has_nodes: bool
 
-        def populate_microbatch_batches(self, selected_uids: Collection[str]) -> None:
-            super().populate_microbatch_batches(selected_uids)
-            # The manifest outlives the command, and with it what an earlier one has left on its models.
-            for uid in set(selected_uids) - self.batch_map.keys():
-                if hasattr(self.manifest.nodes.get(uid), "previous_batch_results"):
-                    self.manifest.nodes[uid].previous_batch_results = None
+    def __init__(self, args: Any, config: Any, manifest: Any) -> None:
+        super().__init__(args, config, manifest)
+        self.invocation.fail_fast = bool(args.FAIL_FAST)
+        _set_identity(self.invocation)
+        # What `dbt retry` sets: failed batches run again, of the time of the first try.
+        self.original_invocation_started_at = self.invocation.began
+        self.batch_map = _failed_batches(self.invocation.batches.unfinished)
 
-        def run(self) -> Any:
-            if nodes:
+    def run(self) -> Any:
+        from dbt_common.events.contextvars import task_contextvars
+
+        with _without_full_refresh(self.manifest, self.batch_map):
+            if self.has_nodes:
                 return super().run()
-            from dbt_common.events.contextvars import task_contextvars
-
             # dbt runs no hooks where it finds no nodes.
             with task_contextvars(project_root=self.config.project_root):
                 self._runtime_initialize()
                 return self.execute_with_hooks(frozenset())
 
-        def execute_nodes(self) -> Any:
-            # With fail_fast, dbt would wait for the end of a first node for ever.
-            return super().execute_nodes() if nodes else self.node_results
+    def compile_manifest(self) -> None:
+        with self.invocation.in_order(self.manifest):
+            super().compile_manifest()
 
-        def after_run(self, adapter: Any, results: Any) -> None:
-            # Hooks that come after several commands see what all of them did. Of nodes that it skips because
-            # of a hook, dbt tells them nothing.
-            before = [] if nodes or invocation.skips_nodes else invocation.results
-            super().after_run(adapter, [*before, *results])
+    def before_run(self, adapter: Any, selected_uids: Any) -> Any:
+        status = super().before_run(adapter, selected_uids)
+        if status != "success" and self.args.SKIP_NODES_IF_ON_RUN_START_FAILS:
+            self.invocation.skips_nodes = True
+        return status
 
-    return Part
+    def populate_microbatch_batches(self, selected_uids: Collection[str]) -> None:
+        super().populate_microbatch_batches(selected_uids)
+        # The manifest outlives the command, and with it what an earlier one has left on its models.
+        for uid in set(selected_uids) - self.batch_map.keys():
+            if hasattr(self.manifest.nodes.get(uid), "previous_batch_results"):
+                self.manifest.nodes[uid].previous_batch_results = None
+
+    def _submit_batch(self, **arguments: Any) -> Any:
+        batches, uid = self.invocation.batches, arguments["node"].unique_id
+        if arguments["batch_idx"] == 0:
+            batches.begin(uid, arguments["batches"].values())
+        results = _Noted(uid, arguments["batch_results"], batches)
+        return super()._submit_batch(**{**arguments, "batch_results": results})
+
+    def execute_nodes(self) -> Any:
+        # With fail_fast, dbt would wait for the end of a first node for ever.
+        return super().execute_nodes() if self.has_nodes else self.node_results
+
+    def after_run(self, adapter: Any, results: Any) -> None:
+        # Hooks that come after several commands see what all of them did. Of nodes that it skips because of
+        # a hook, dbt tells them nothing.
+        invocation = self.invocation
+        before = [] if self.has_nodes or invocation.skips_nodes else invocation.results
+        super().after_run(adapter, [*before, *results])
+
+
+@contextmanager
+def _without_full_refresh(manifest: Manifest, unique_ids: Iterable[str]) -> Iterator[None]:
+    """Let models keep the batches that they have: a full refresh began with them, and would begin anew."""
+    configs: list[Any] = [manifest.nodes[uid].config for uid in unique_ids if uid in manifest.nodes]
+    before = [config.full_refresh for config in configs]
+    for config in configs:
+        config.full_refresh = False
+    try:
+        yield
+    finally:
+        for config, value in zip(configs, before, strict=True):
+            config.full_refresh = value
+
+
+@dataclass
+class _Noted:
+    """In place of dbt's list of the results of a model's batches."""
+
+    uid: str
+    results: list[Any]
+    batches: BatchProgress
+
+    def append(self, result: Any) -> None:
+        """Take dbt's result of a batch."""
+        self.batches.end(self.uid, result.batch_results.successful if result.batch_results else ())
+        self.results.append(result)
 
 
 def _set_identity(invocation: Invocation) -> None:
@@ -150,6 +191,7 @@ def _set_identity(invocation: Invocation) -> None:
 
 
 def _failed_batches(batches: Batches) -> dict[str, Any]:
+    """What `dbt retry` would know of them."""
     from dbt.artifacts.schemas.batch_results import BatchResults
 
     def times(pairs: list[tuple[str, str]]) -> list[tuple[datetime, datetime]]:
@@ -157,19 +199,7 @@ def _failed_batches(batches: Batches) -> dict[str, Any]:
 
     return {
         uid: BatchResults(times(known["successful"]), times(known["failed"]))
-        for uid, known in unfinished(batches).items()
-    }
-
-
-def batches_of(results: Collection[Any]) -> Batches:
-    """The batches of the microbatch models among dbt's results."""
-    return {
-        result.node.unique_id: {
-            name: [(start.isoformat(), end.isoformat()) for start, end in getattr(result.batch_results, name)]
-            for name in ("successful", "failed")
-        }
-        for result in results
-        if getattr(result, "batch_results", None)
+        for uid, known in batches.items()
     }
 
 

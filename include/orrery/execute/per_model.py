@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -27,7 +28,7 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.config.stages import publishes
-from orrery.execute.batches import BatchErrors, read_batches, unfinished
+from orrery.execute.batches import BatchErrors, Batches, BatchProgress
 from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.invocation import Invocation
@@ -47,6 +48,9 @@ from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
 _OPERATORS: dict[TaskKind, type[DbtLocalBaseOperator]] = {
     TaskKind.SEED: DbtSeedLocalOperator,
     TaskKind.MODEL: DbtRunLocalOperator,
@@ -163,7 +167,16 @@ class PerModelRun:
         if self._memory is None:
             return nullcontext()
         known = self._memory.known
-        return Invocation({}, datetime.fromisoformat(known["began"]), dict(known["batches"])).command("run")
+        batches = BatchProgress(known["batches"], self._remember)
+        return Invocation({}, datetime.fromisoformat(known["began"]), batches).command("run")
+
+    def _remember(self, batches: Batches) -> None:
+        assert self._memory
+        try:
+            self._memory.remember(batches)
+        except Exception as error:
+            # No batch fails because Airflow is away for a moment; the next one tells of this one, too.
+            log.warning("Airflow does not keep which batches have failed: %s", error)
 
     def on_kill(self) -> None:
         """Stop what dbt does, as far as Cosmos can."""
@@ -178,8 +191,6 @@ class PerModelRun:
                 told = self._errors.explain(record.result.unique_id, record.result.message or "")
                 record.result = replace(record.result, message=conceal(told) or None)
         self.results = [record.result for record in records if record.result]
-        if self._memory is not None:
-            self._memory.remember(unfinished({**self._memory.known["batches"], **read_batches(target)}))
         self.compiled_sql = conceal(self._operator.compiled_sql)
         if self._folder is not None:
             keep_results(target, self._folder)

@@ -47,6 +47,7 @@ class Publisher:
     def __init__(self, store: Store, lost: Callable[[], None]) -> None:
         self._store, self._lost = store, lost
         self._waiting: dict[str, Update] = {}
+        self._kept: dict[str, Any] = {}
         self._condition = threading.Condition()
         self._sending = False
         self._hurry = False
@@ -63,12 +64,18 @@ class Publisher:
             self._waiting[update.task_id] = update
             self._condition.notify_all()
 
+    def keep(self, key: str, value: Any) -> None:
+        """Store a value soon, before the news that come after it; later ones replace it."""
+        with self._condition:
+            self._kept[key] = value
+            self._condition.notify_all()
+
     def flush(self) -> None:
         """Wait until everything is published, or cannot be any more."""
         with self._condition:
             self._hurry = True
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._dead or not (self._waiting or self._sending))
+            self._condition.wait_for(lambda: self._dead or not (self._is_waiting or self._sending))
             self._hurry = False
 
     def close(self) -> None:
@@ -82,14 +89,15 @@ class Publisher:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._waiting or self._closed or self._is_due() or self._is_orphaned()):
+                while not (self._is_waiting or self._closed or self._is_due() or self._is_orphaned()):
                     self._condition.wait(_LOOK)
                 if self._closed:
                     return
-                batch = self._take()
+                batch, kept = self._take(), self._kept
+                self._kept = {}
                 self._sending = True
             began = time.monotonic()
-            delivered = not self._is_orphaned() and self._send(batch)
+            delivered = not self._is_orphaned() and self._send(batch, kept)
             with self._condition:
                 self._sending = False
                 self._dead = not delivered
@@ -100,6 +108,10 @@ class Publisher:
                 pause = INTERVAL - (time.monotonic() - began)
                 self._condition.wait_for(lambda: self._hurry or self._closed, timeout=max(pause, 0))
         self._lost()
+
+    @property
+    def _is_waiting(self) -> bool:
+        return bool(self._waiting or self._kept)
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._last > ALIVE
@@ -119,13 +131,15 @@ class Publisher:
             batch.append(self._waiting.pop(task_id))
         return batch
 
-    def _send(self, batch: list[Update]) -> bool:
+    def _send(self, batch: list[Update], kept: dict[str, Any]) -> bool:
         alive = not batch or self._is_due()
         message = {"updates": [update.as_dict() for update in batch], "alive": alive}
+        messages = {**kept, PUBLISH: message}
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._store.set(PUBLISH, message)
+                for key, value in messages.items():
+                    self._store.set(key, value)
             except Exception as error:
                 if _is_final(error) or time.monotonic() > deadline:
                     log.warning("Airflow does not take the states of this build any more: %s", error)

@@ -52,11 +52,17 @@ class RunGraph:
 
     @classmethod
     def of_text(cls, text: str) -> RunGraph:
-        """The graph that `as_text` has packed."""
-        tasks, above = json.loads(zlib.decompress(base64.b64decode(text)))
-        return cls(
-            {task: [tasks[index] for index in indexes] for task, indexes in zip(tasks, above, strict=True)}
-        )
+        """The graph that `as_text` has packed; raises ValueError for any other text."""
+        try:
+            tasks, above = json.loads(zlib.decompress(base64.b64decode(text)))
+            return cls(
+                {
+                    task: [tasks[index] for index in indexes]
+                    for task, indexes in zip(tasks, above, strict=True)
+                }
+            )
+        except (TypeError, LookupError, zlib.error) as error:
+            raise ValueError(str(error)) from None
 
     def as_text(self) -> str:
         """The graph in ASCII letters, some ten bytes a task."""

@@ -97,7 +97,7 @@ class NodeStateStore(MetastoreBackend):
 
     def _hold(self, scope: TaskScope, message: Hold, session: Session) -> None:
         if message.graph:
-            super().set(scope, GRAPH, message.graph, session=session)
+            super().set(scope, GRAPH, json.dumps(message.graph), session=session)
         task_instances.hold(scope, message, session)
 
     def _graph(self, scope: TaskScope, session: Session) -> RunGraph | None:
@@ -108,7 +108,7 @@ class NodeStateStore(MetastoreBackend):
 
 @lru_cache(maxsize=32)
 def _unpacked(text: str) -> RunGraph:
-    return RunGraph.of_text(text)
+    return RunGraph.of_text(json.loads(text))
 
 
 def _is_ours(scope: StoreScope, key: str) -> bool:

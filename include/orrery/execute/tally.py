@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from orrery.execute.batches import Batches
 from orrery.execute.channel import NodeState, Update
 
 
@@ -20,9 +21,13 @@ class Tally:
 
     `ended` holds the state of each task that has ended. `held_back` are tasks that dbt did not run, each with
     the reason: the build keeps them, and decides about them when dbt's command is over.
+
+    :param outlet: takes the news of tasks
+    :param remember: takes which batches of microbatch models have failed, or are not done yet
     """
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, remember: Callable[[Batches], None] = lambda batches: None) -> None:
+        self.remember = remember
         self.ended: dict[str, NodeState] = {}
         self.held_back: dict[str, str] = {}
         self._outlet = outlet

@@ -15,7 +15,6 @@ from orrery.manifest import fingerprint
 from orrery.manifest.alerts import alert_defaults, check_alerts, group_alerts
 from orrery.manifest.blocks import check_template_of
 from orrery.manifest.dbt import SYNTAX, Dbt, DbtError
-from orrery.manifest.explain import cycle
 from orrery.manifest.exposures import exposure_runs
 from orrery.manifest.freshness import as_checked
 from orrery.manifest.hints import similar_selection
@@ -106,8 +105,6 @@ def _parse(
     dbt = Dbt(project, target_dir=store.parse_dir)
     manifest = dbt.parse()
     ParseCache(project, base=store.parse_dir / PARTIAL_PARSE).learn()
-    if circle := cycle(project, manifest):
-        raise DbtError(circle)
     groups = manifest.get("groups", {}).values()
     parses = Parses(project, dbt, manifest)
     return _Parsed(parses, Remarks(project), alert_defaults(project), group_alerts(project, groups))

@@ -13,7 +13,7 @@ from orrery.config.project import Project
 from orrery.manifest import known_secrets, packages, plugins, quick_dbt, var_parsing
 from orrery.manifest.dbt_environment import explained, hide_from_dbt
 from orrery.manifest.exactly import exactly
-from orrery.manifest.explain import could_not_parse
+from orrery.manifest.explain import could_not_parse, cycle
 from orrery.manifest.last_good import last_good
 from orrery.manifest.parse_cache import ParseCache
 from orrery.manifest.profile import ProfileError, read_profile
@@ -104,6 +104,8 @@ class Dbt:
                 manifest: Manifest = self._invoke(["parse"])
         except (DbtError, ProfileError) as error:
             raise DbtError(could_not_parse(self.project, error)) from None
+        if circle := cycle(self.project, manifest):
+            raise DbtError(circle)
         return manifest
 
     def select(

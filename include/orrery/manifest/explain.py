@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orrery.config.errors import Problem, nearest
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
 
 # Files that are a node each.
 _NODES = (".sql", ".py", ".csv")
@@ -91,14 +94,14 @@ def _files(project: Project) -> Iterator[Path]:
         yield project.profiles_dir / "profiles.yml"
 
 
-def cycle(project: Project, manifest: dict[str, Any]) -> str | None:
+def cycle(project: Project, manifest: Manifest) -> str | None:
     """The message about nodes that read each other in a circle, with their files; None when there are none.
 
     dbt parses such a project, and refuses each selection of it.
     """
-    resources = {**manifest["nodes"], **manifest.get("unit_tests", {})}
+    resources: dict[str, Any] = {**manifest.nodes, **manifest.unit_tests, **manifest.functions}
     graph = {
-        uid: [parent for parent in resource.get("depends_on", {}).get("nodes", ()) if parent in resources]
+        uid: [parent for parent in resource.depends_on_nodes if parent in resources]
         for uid, resource in resources.items()
     }
     try:
@@ -107,7 +110,7 @@ def cycle(project: Project, manifest: dict[str, Any]) -> str | None:
         # Each one reads the one before it.
         circle: list[str] = error.args[1]
         lines = [
-            f"  {reader} ({project.relative(project.dbt_dir / resources[reader]['original_file_path'])}) "
+            f"  {reader} ({project.relative(project.dbt_dir / resources[reader].original_file_path)}) "
             f"reads {read}"
             for read, reader in pairwise(circle)
         ]

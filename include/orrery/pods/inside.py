@@ -28,7 +28,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
     speaker = Speaker(sys.stdout)
     order = Order.of(sys.argv[1:])
-    tally = Tally(speaker)
+    tally = Tally(speaker, speaker.remember)
     os.environ |= _told_by_airflow(order.assignment)
     run = DbtRun(order.assignment, tally, speaker)
 
@@ -49,7 +49,7 @@ def main() -> int:
         return _STOPPED
     finally:
         run.close()
-    speaker.end(run.warnings, run.batches)
+    speaker.end(run.warnings)
     return _FAILED if NodeState.FAILED in tally.ended.values() else 0
 
 

@@ -70,13 +70,13 @@ class PodNodeOperator(SingleNodeOperator):
         from orrery.pods.order import Order
 
         order = Order(self._assignment(context, options), {self.task_id: Try(context["ti"].try_number)})
-        pod, listener = self._make_pod(order)
+        pod, listener = self._make_pod(context, order)
         self._checked(context, lambda: pod.submit(context))
         self._finish(context, pod, listener)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """End the task as its pod has ended; the triggerer says that it has."""
-        pod, listener = self._make_pod(None)
+        pod, listener = self._make_pod(context, None)
         self._checked(context, lambda: pod.resume(context, event))
         self._finish(context, pod, listener)
 
@@ -87,6 +87,7 @@ class PodNodeOperator(SingleNodeOperator):
 
     def _assignment(self, context: Context, options: RunOptions) -> Assignment:
         memory = self._memory(context)
+        known: dict[str, Any] = {**memory.known} if memory else {}
         ti, tasks = context["ti"], context["dag"].task_ids
         task = TaskPlan(
             task_id=self.task_id,
@@ -111,14 +112,18 @@ class PodNodeOperator(SingleNodeOperator):
             elementary=publishes("elementary", tasks),
             keep_results=publishes("artifacts", tasks),
             max_field_length=max_field_length(),
-            **(memory.known if memory else {}),
+            **known,
         )
 
-    def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:
+    def _make_pod(self, context: Context, order: Any) -> tuple[DbtPod, Listener]:
         from orrery.pods.pod import DbtPod
         from orrery.pods.speech import Listener
 
-        listener = Listener(lambda line: self.log.info("%s", line))
+        memory = self._memory(context)
+        listener = Listener(
+            lambda line: self.log.info("%s", line),
+            remember=memory.remember if memory else lambda batches: None,
+        )
         self._pod = DbtPod(task_id="dbt", pods=self.pods, order=order, of=self.task_id, listener=listener)
         return self._pod, listener
 
@@ -135,8 +140,6 @@ class PodNodeOperator(SingleNodeOperator):
 
     def _finish(self, context: Context, pod: DbtPod, listener: Listener) -> None:
         """End the task as the pod has told."""
-        if listener.ended and (memory := self._memory(context)):
-            memory.remember(listener.batches)
         update = listener.updates.get(self.task_id)
         if listener.refusal:
             raise AirflowFailException(_tell(context, listener.refusal))

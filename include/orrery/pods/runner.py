@@ -50,7 +50,7 @@ class PodRunner:
         self._pod: DbtPod | None = None
         self._last: Update | None = None
         self.warnings: dict[str, str] = {}
-        self.batches: Batches = dict(assignment.batches)
+        self._batches: Batches = dict(assignment.batches)
 
     def begin(self) -> RunGraph:
         """The graph that the DAG was made with: the pod itself finds out whether it can run."""
@@ -70,15 +70,13 @@ class PodRunner:
             if task_id in tries:
                 self._logs.write(task_id, tries[task_id].number, lines)
 
-        listener = Listener(lambda line: log.info("%s", line), news, logged)
-        order = Order(replace(self._assignment, batches=self.batches), tries)
+        listener = Listener(lambda line: log.info("%s", line), news, logged, self._remember)
+        order = Order(replace(self._assignment, batches=self._batches), tries)
         pod = self._pod = DbtPod(
             task_id="dbt", pods=self._pods, order=order, of=self._assignment.dag_id, listener=listener
         )
         pod.follow(self._context)
         self.warnings |= listener.warnings
-        if listener.ended:
-            self.batches = listener.batches
         if listener.refusal:
             raise OrderRefusedError(without_secrets(listener.refusal))
         if not listener.ended:
@@ -86,6 +84,10 @@ class PodRunner:
         # Of these the log has lost what became of them; they are run again.
         for task_id in tries.keys() - listener.updates.keys() - {HOOKS_END}:
             self._tally.release(task_id)
+
+    def _remember(self, batches: Batches) -> None:
+        self._batches = batches
+        self._tally.remember(batches)
 
     def end(self, hidden: str | None = None) -> None:
         """Tell what has become of the hooks at the end, which the last pod has run."""

@@ -42,9 +42,13 @@ class Speaker:
         """Tell why nothing has been run."""
         self._say("refusal", reason)
 
-    def end(self, warnings: Mapping[str, str], batches: Batches) -> None:
-        """Tell that all is told, and what dbt warned of, by task, and which batches have failed."""
-        self._say("end", {"warnings": dict(warnings), "batches": batches})
+    def remember(self, batches: Batches) -> None:
+        """Tell which batches of microbatch models have failed, or are not done yet."""
+        self._say("batches", batches)
+
+    def end(self, warnings: Mapping[str, str]) -> None:
+        """Tell that all is told, and what dbt warned of, by task."""
+        self._say("end", dict(warnings))
 
     def _say(self, kind: str, content: Any) -> None:
         text = json.dumps([kind, content])
@@ -60,13 +64,13 @@ class Speaker:
 class Listener:
     """The side of the worker: takes the lines of a pod's log, of which some may come twice.
 
-    `updates` holds the last news of each task; `warnings` what dbt warned of, by task, and `batches` those of
-    microbatch models of which some have failed. `refusal` says why
+    `updates` holds the last news of each task, and `warnings` what dbt warned of, by task. `refusal` says why
     nothing has been run, and `ended` whether all has been told.
 
     :param told: called with each line for people
     :param news: called with the news of tasks
     :param logged: called with the log of a task: its id, the number of its try, dbt's lines
+    :param remember: called with the batches of microbatch models that have failed, or are not done yet
     """
 
     def __init__(
@@ -74,13 +78,13 @@ class Listener:
         told: Callable[[str], None],
         news: Callable[[Update], None] = lambda _: None,
         logged: Callable[[str, int, list[Line]], None] = lambda *_: None,
+        remember: Callable[[Batches], None] = lambda _: None,
     ) -> None:
         self.updates: dict[str, Update] = {}
         self.warnings: dict[str, str] = {}
-        self.batches: Batches = {}
         self.refusal: str | None = None
         self.ended = False
-        self._told, self._news, self._logged = told, news, logged
+        self._told, self._news, self._logged, self._remember = told, news, logged, remember
         self._number = 0
         self._parts: list[str] = []
 
@@ -121,8 +125,10 @@ class Listener:
             self._logged(*content)
         elif kind == "refusal":
             self.refusal = content
+        elif kind == "batches":
+            self._remember(content)
         elif kind == "end":
-            self.warnings, self.batches, self.ended = content["warnings"], content["batches"], True
+            self.warnings, self.ended = content, True
 
 
 def _read(text: str) -> tuple[str, Any]:
@@ -133,7 +139,7 @@ def _read(text: str) -> tuple[str, Any]:
     if kind == "log":
         task_id, try_number, lines = content
         return kind, (str(task_id), int(try_number), [Line(*map(str, line)) for line in lines])
-    return str(kind), dict(content) if kind == "end" else str(content)
+    return str(kind), dict(content) if kind in ("batches", "end") else str(content)
 
 
 def for_people(text: str) -> str:

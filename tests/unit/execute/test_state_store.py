@@ -89,6 +89,11 @@ def test_messages_are_obeyed(client: TestClient, calls: Calls, key: str, value: 
         ("hold", {**HELD, "tasks": "core.a"}, "orrery/hold: not a valid Hold: tasks: Input should be"),
         ("hold", {**HELD, "pid": 1 << 31}, "orrery/hold: not a valid Hold: pid: Input should be less than"),
         ("hold", {**HELD, "host": "h" * 1001}, "orrery/hold: not a valid Hold: host: String should have"),
+        (
+            "hold",
+            {**HELD, "graph": "bm8="},
+            "orrery/hold: not a valid Hold: graph: Value error, this is no graph",
+        ),
         ("publish", {}, "orrery/publish: not a valid Publish: updates: "),
         ("publish", {**NEWS, "alive": "yes"}, "orrery/publish: not a valid Publish: alive: "),
         (

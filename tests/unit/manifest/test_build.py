@@ -102,7 +102,7 @@ def test_a_project_in_which_dbt_refuses_every_selection_is_told_once(
     write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As it was with a cycle, before there was a look for one.
-    monkeypatch.setattr("orrery.manifest.build.cycle", lambda project, manifest: None)
+    monkeypatch.setattr("orrery.manifest.dbt.cycle", lambda project, manifest: None)
     project = write_project(MODELS | CYCLE)
     with pytest.raises(ManifestError, match=r"^Found a cycle: [^\n]+$"):
         build(project)

@@ -68,6 +68,21 @@ def test_a_run_goes_on_with_the_last_good_build(
     assert "select 7 as id" in nodes["model.tiny.a"].compiled_code, result.exception
 
 
+def test_a_run_goes_on_when_nodes_read_each_other(
+    write_project: WriteProject, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """dbt parses such a project, and refuses to order its nodes."""
+    project = write_project(FILES)
+    build_manifests(project, lambda line: None)
+    write_files(project.root, {"dbt/models/a.sql": "select * from {{ ref('b') }}"})
+    dbt = dbt_of(project, tmp_path)
+    nodes: Any = dbt.manifest.nodes
+    assert nodes["model.tiny.a"].raw_code == FILES["dbt/models/a.sql"]
+    assert "Found a cycle" in caplog.text
+    with pytest.raises(DbtError, match=r"model.tiny.b \(dbt/models/b.sql\) reads model.tiny.a"):
+        _ = dbt_of(project, tmp_path, variables={"day": "yesterday"}).manifest
+
+
 @pytest.mark.parametrize("other", ["variable", "default", "vars", "target"])
 def test_one_that_would_be_another_project_here_is_not_used(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str

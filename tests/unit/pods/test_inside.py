@@ -30,7 +30,6 @@ class Run:
     def __init__(self, *_: Any) -> None:
         Run.found = dict(os.environ)
         self.warnings: dict[str, str] = {}
-        self.batches: dict[str, Any] = {}
 
     def begin(self) -> None:
         pass

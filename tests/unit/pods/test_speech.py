@@ -26,7 +26,10 @@ class Heard:
         self.told: list[str] = []
         self.news: list[Update] = []
         self.logs: list[Any] = []
-        self.listener = Listener(self.told.append, self.news.append, lambda *log: self.logs.append(log))
+        self.batches: list[Any] = []
+        self.listener = Listener(
+            self.told.append, self.news.append, lambda *log: self.logs.append(log), self.batches.append
+        )
 
 
 @pytest.fixture
@@ -51,7 +54,8 @@ def test_everything_arrives(heard: Heard) -> None:
     speaker.add(running)
     speaker.add(DONE)
     speaker.write("core.a", 2, LINES)
-    speaker.end({"core.a": "Got 1 result"}, BATCHES)
+    speaker.remember(BATCHES)
+    speaker.end({"core.a": "Got 1 result"})
     for line in out.getvalue().splitlines():
         heard.listener.hear(line)
     assert heard.told == ["Running with dbt"]
@@ -59,7 +63,7 @@ def test_everything_arrives(heard: Heard) -> None:
     assert heard.logs == [("core.a", 2, LINES)]
     listener = heard.listener
     assert (listener.updates, listener.warnings) == ({"core.a": DONE}, {"core.a": "Got 1 result"})
-    assert listener.batches == BATCHES
+    assert heard.batches == [BATCHES]
     assert (listener.ended, listener.refusal) == (True, None)
 
 

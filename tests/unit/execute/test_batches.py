@@ -1,0 +1,67 @@
+"""Which batches of a microbatch model are done, and what later tries are told of them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orrery.execute import batches
+from orrery.execute.batches import BatchProgress
+from orrery.execute.channel import MEMORY
+from orrery.execute.memory import Memory
+from support.tasks import store_of
+
+UID = "model.shop.a"
+DAYS = [(datetime(2026, 1, day), datetime(2026, 1, day) + timedelta(days=1)) for day in range(1, 5)]
+TEXTS = [(start.isoformat(), end.isoformat()) for start, end in DAYS]
+
+
+def known(progress: BatchProgress) -> tuple[Any, Any] | None:
+    """The successful and the failed batches of the model, if it is unfinished."""
+    of_model = progress.unfinished.get(UID)
+    return of_model and (of_model["successful"], of_model["failed"])
+
+
+def test_what_is_not_done_counts_as_failed() -> None:
+    progress = BatchProgress({}, lambda _: None)
+    progress.begin(UID, DAYS)
+    # None has succeeded: dbt begins anew.
+    assert known(progress) is None
+    progress.end(UID, DAYS[1:2])
+    assert known(progress) == ([TEXTS[1]], [TEXTS[0], TEXTS[2], TEXTS[3]])
+    progress.end(UID, ())
+    again = BatchProgress(progress.unfinished, lambda _: None)
+    again.begin(UID, [DAYS[0], DAYS[2], DAYS[3]])
+    assert known(again) == known(progress)
+    for day in (0, 2, 3):
+        again.end(UID, [DAYS[day]])
+    assert known(again) is None
+
+
+def test_a_failed_batch_is_told_at_once_and_the_last_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_BEAT", 1e9)
+    told: list[int | None] = []
+    progress = BatchProgress({}, lambda each: told.append(len(each[UID]["failed"]) if each else None))
+    progress.begin(UID, DAYS)
+    progress.end(UID, DAYS[:1])
+    assert told == []
+    progress.end(UID, ())
+    assert told == [3]
+    for day in DAYS[1:]:
+        progress.end(UID, [day])
+    assert told == [3, None]
+    progress.begin(UID, DAYS)
+    progress.close()
+    progress.close()
+    assert told == [3, None, None]
+
+
+@pytest.mark.parametrize(
+    "forged", [[], "a", {"began": "2026-01-31T00:00:00"}, {"began": "soon", "batches": {}}, {"batches": 1}]
+)
+def test_what_no_try_has_kept_counts_as_nothing(forged: Any) -> None:
+    memory = Memory(store_of({MEMORY: forged}))
+    assert memory.known["batches"] == {}
+    assert datetime.fromisoformat(memory.known["began"])
