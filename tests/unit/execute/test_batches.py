@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from orrery.execute.memory import Memory
 from support.tasks import store_of
 
 UID = "model.shop.a"
-DAYS = [(datetime(2026, 1, day), datetime(2026, 1, day) + timedelta(days=1)) for day in range(1, 5)]
+DAYS = [(datetime(2026, 1, day, tzinfo=UTC), datetime(2026, 1, day + 1, tzinfo=UTC)) for day in range(1, 5)]
 TEXTS = [(start.isoformat(), end.isoformat()) for start, end in DAYS]
 
 
