@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException, TaskD
 from orrery.execute.options import RunOptions
 from orrery.ingest.chunk_operators import MergeChunksOperator, SplitFilesOperator, StageChunkOperator
 from orrery.ingest.errors import FileError, IngestError
-from orrery.ingest.operator import FilesOperator
+from orrery.ingest.operator import FilesOperator, IngestFilesOperator
 from orrery.ingest.split import MOST_CHUNKS
 from orrery.plan.model import Work
 from support.hostile import CASES, KEYED, PAIR, Case
@@ -412,11 +413,13 @@ def run(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Run:
     warehouse.block |= {"landing_zone": warehouse.zone.uri, "settle": 0}
     told: dict[str, Any] = {}
 
-    def run(operator: type[FilesOperator], **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    def run(
+        operator: type[FilesOperator], *, by: str = "scheduled", **arguments: Any
+    ) -> tuple[Any, dict[str, Any]]:
         work = Work("files", warehouse.spec, "trial.events", warehouse.schema, "events", warehouse.columns)
         task = operator(task_id="x", stage="ingest", nodes=(), work=work, **arguments)
         # Outside of a task runner Airflow would warn.
-        context: Any = {"ti": (ti := TaskInstance(told))}
+        context: Any = {"ti": (ti := TaskInstance(told)), "dag_run": SimpleNamespace(run_type=by)}
         returned = type(task).execute.__wrapped__(task, context)  # type: ignore[attr-defined]
         return returned, ti.pushed["dbt"]
 
@@ -474,3 +477,17 @@ def test_without_a_file(warehouse: Warehouse, run: Run) -> None:
     for operator in (SplitFilesOperator, MergeChunksOperator):
         with pytest.raises(AirflowSkipException):
             run(operator)
+
+
+@pytest.mark.parametrize("operator", [IngestFilesOperator, SplitFilesOperator])
+def test_what_starts_a_run_may_be_of_another_source(
+    warehouse: Warehouse, run: Run, operator: type[FilesOperator]
+) -> None:
+    with pytest.raises(AirflowException, match="No file matches"):
+        run(operator, by="asset_triggered")
+    # Those that there were are gone.
+    warehouse.block["after_load"] = "archive"
+    with pytest.raises(AirflowSkipException, match="No file matches"):
+        run(operator, by="asset_triggered")
+    with pytest.raises(AirflowException, match="No file matches"):
+        run(operator)

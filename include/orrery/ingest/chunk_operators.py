@@ -100,7 +100,7 @@ class MergeChunksOperator(IngestFilesOperator):
 
     def _miss(self, what: str) -> None:
         """Without a file that is fine: another run may have put away those that were there."""
-        if self.work.block.if_missing == "skip":
+        if self._may_be_missing:
             super()._miss(what)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Of files, in a message.
 _SHOWN = 3
+# The type of runs that files start.
+_BY_FILES = "asset_triggered"
 
 
 class FilesOperator(BaseOperator):
@@ -68,6 +70,8 @@ class IngestFilesOperator(FilesOperator):
     """
 
     custom_operator_name = "ingest files"
+    # Whether the try may find no file at all.
+    _may_be_missing = False
 
     def execute(self, context: Context, event: Any = None) -> Any:
         """Load; raises AirflowSkipException when the run leaves it out, or without a file if that is fine."""
@@ -80,6 +84,7 @@ class IngestFilesOperator(FilesOperator):
         if self.work.block.load_mode == "replace":
             # What replaces a table are all files that are there.
             only = None
+        self._may_be_missing = self._expects_none(context)
         with explained(context):
             return self._execute(context, only, event)
 
@@ -136,9 +141,15 @@ class IngestFilesOperator(FilesOperator):
             self._miss(f"No file matches {spec.files} in {zone.uri}.")
         return files, pending
 
+    def _expects_none(self, context: Context) -> bool:
+        block = self.work.block
+        # What has started the run may be of another source, or an earlier run has taken it and put it away.
+        by_files = context["dag_run"].run_type == _BY_FILES and block.after_load != "keep"
+        return block.if_missing == "skip" or by_files
+
     def _miss(self, what: str) -> None:
         """Say that there is no file at all."""
-        if self.work.block.if_missing == "skip":
+        if self._may_be_missing:
             raise AirflowSkipException(what)
         raise IngestError(f"{what}\n  Land one, or set if_missing: skip or wait.")
 
