@@ -41,6 +41,7 @@ SPEAK = """
 import sys
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line
+from orrery.execute.run_graph import RunGraph
 from orrery.pods.speech import Speaker
 said = Speaker(sys.stdout)
 """
@@ -50,7 +51,7 @@ said.add(Update('core.a', NodeState.RUNNING))
 said.write('core.a', 1, [Line('2026-01-31T00:00:00', 'info', 'OK created')])
 said.add(Update('core.a', NodeState.SUCCESS, result={'status': 'success', 'message': None}))
 """
-END = "said.end({'core.a': 'Got 1 result'}, {})\n"
+END = "said.end({'core.a': 'Got 1 result'})\n"
 HOLD = "import signal; print('holding', flush=True); signal.pause()\n"
 
 
@@ -112,9 +113,11 @@ def test_a_build_hears_what_its_pod_tells(
 ) -> None:
     # Of a task that it was not asked for it says nothing to Airflow.
     other = "said.add(Update('core.b', NodeState.SUCCESS))\n"
-    does(monkeypatch, GREEN, other, END)
+    order = "said.order(RunGraph({'core.a': [], 'core.b': ['core.a']}))\n"
+    does(monkeypatch, order, GREEN, other, END)
     heard = Heard()
     made = runner(heard)
+    assert made.graph.ancestors([B]) == set()
     with caplog.at_level(logging.INFO, logger="orrery.pods.runner"):
         made.run({A: Try(3)})
     assert [(update.task_id, update.state) for update in heard.updates] == [
@@ -124,6 +127,8 @@ def test_a_build_hears_what_its_pod_tells(
     # The number of the try is that of Airflow.
     assert heard.logs == [(A, 3, [Line("2026-01-31T00:00:00", "info", "OK created")])]
     assert made.warnings == {A: "Got 1 result"}
+    # The DAG knows of no edge: variables of the run have made one.
+    assert made.graph.ancestors([B]) == {A}
     assert caplog.messages == ["Running with dbt"]
 
 

@@ -50,8 +50,12 @@ class Runner(Protocol):
     def warnings(self) -> Mapping[str, str]:
         """What dbt warned of, by task."""
 
-    def begin(self) -> RunGraph:
-        """Get ready; raises OptionsError and DbtError before anything runs. Returns the graph of this run."""
+    def begin(self) -> None:
+        """Get ready; raises OptionsError and DbtError before anything runs."""
+
+    @property
+    def graph(self) -> RunGraph:
+        """The order of the tasks in this run, as far as it is known."""
 
     def run(self, tries: Mapping[str, Try]) -> None:
         """Run tasks, given by their ids."""
@@ -118,9 +122,9 @@ class BuildRun:
         self._airflow = AirflowTasks(self._ti, self._store, publisher)
         runner = self._runner = self._make_runner(self._assignment, tally, self._logs, self._context)
         try:
-            graph = runner.begin()
-            self._run(runner, graph, journal)
-            counts = self._finish(graph)
+            runner.begin()
+            self._run(runner, journal)
+            counts = self._finish(runner.graph)
         except BaseException as error:
             publisher.close()
             self._give_up(error)
@@ -132,19 +136,20 @@ class BuildRun:
         self._logs.upload()
         return counts
 
-    def _run(self, runner: Runner, graph: RunGraph, journal: Journal) -> None:
+    def _run(self, runner: Runner, journal: Journal) -> None:
         """Run what waits, and the hooks around it."""
         built = self._assignment.built
         hooks = [task_id for task_id, task in built.items() if task.kind is TaskKind.HOOK]
-        rounds = Rounds(self._airflow, graph, built.keys() - set(hooks), self._tally, journal)
+        rounds = Rounds(self._airflow, runner.graph, built.keys() - set(hooks), self._tally, journal)
         around: dict[str, Try] | None = None
         while tries := rounds.next():
             if around is None:
                 # A new command of dbt runs hooks, also those that have run with an earlier one.
-                around = self._airflow.hold(hooks, graph, again=True)
+                around = self._airflow.hold(hooks, runner.graph, again=True)
                 tries |= around
             runner.run(tries)
-        if around is None and (around := self._airflow.hold(hooks, graph)):
+            rounds.graph = runner.graph
+        if around is None and (around := self._airflow.hold(hooks, runner.graph)):
             runner.run(around)
         runner.end(hidden_failure(self._plan.tasks, self._airflow.states(), self._tally.ended))
 

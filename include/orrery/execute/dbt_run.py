@@ -61,7 +61,8 @@ class DbtRun:
         )
         self._hooks = Hooks(self._dbt, elementary=self._elementary)
         self._reporter: Reporter
-        self._graph: RunGraph
+        # The order in which dbt would run the tasks in this invocation, once it has begun.
+        self.graph: RunGraph
         self._invocation: Invocation
         self._commands: Commands
         # Whether a command has built something, or tried to.
@@ -76,11 +77,8 @@ class DbtRun:
         own = {BUILD: self._unplanned} if self._unplanned else {}
         return own | self._reporter.warnings
 
-    def begin(self) -> RunGraph:
-        """Get ready; raises OptionsError and DbtError before anything runs.
-
-        Returns the order in which dbt would run the tasks in this invocation.
-        """
+    def begin(self) -> None:
+        """Get ready; raises OptionsError and DbtError before anything runs."""
         assignment, manifest = self._assignment, self._dbt.manifest
         selectable = [task for task in assignment.built.values() if task.kind is not TaskKind.HOOK]
         ephemeral = [
@@ -99,13 +97,13 @@ class DbtRun:
         began = datetime.fromisoformat(assignment.began) if assignment.began else now()
         batches = BatchProgress(assignment.batches, self._tally.remember)
         self._invocation = Invocation(_makers(manifest), began, batches)
-        self._graph = graph_of(manifest, assignment.tasks, self._invocation, gate=assignment.tests == "gate")
+        self.graph = graph_of(manifest, assignment.tasks, self._invocation, gate=assignment.tests == "gate")
         self._reporter = Reporter(
             self._tally,
             logs=self._logs,
             dbt=self._dbt,
             ledger=self._ledger,
-            graph=self._graph,
+            graph=self.graph,
             left=left,
             stale=assignment.stale,
             most=assignment.max_field_length,
@@ -118,7 +116,6 @@ class DbtRun:
             assignment=assignment,
             folder=self._folder,
         )
-        return self._graph
 
     def stop(self) -> None:
         """Say that dbt is about to be interrupted: what it then cancels has not failed."""
@@ -149,12 +146,12 @@ class DbtRun:
             if not checks:
                 break
             unchecked = {task.task_id for task in checks}
-            before = self._graph.ancestors(unchecked) & set(remaining)
-            ready = [task for task in checks if before.isdisjoint(self._graph.ancestors([task.task_id]))]
+            before = self.graph.ancestors(unchecked) & set(remaining)
+            ready = [task for task in checks if before.isdisjoint(self.graph.ancestors([task.task_id]))]
             makers = [
                 remaining[tid]
                 for tid in before - unchecked
-                if unchecked.isdisjoint(self._graph.ancestors([tid]))
+                if unchecked.isdisjoint(self.graph.ancestors([tid]))
             ]
             if ready:
                 self._commands.freshness(ready)

@@ -30,6 +30,8 @@ _STUCK = "dbt did not run it, although nothing that it waits for has failed. See
 class Rounds:
     """Takes the tasks that wait, round by round.
 
+    `graph` is the order of the run's tasks; what runs dbt may learn more of it with each round.
+
     :param task_ids: the tasks in which dbt has a part
     """
 
@@ -41,7 +43,8 @@ class Rounds:
         tally: Tally,
         journal: Journal,
     ) -> None:
-        self._airflow, self._graph, self._tally, self._journal = airflow, graph, tally, journal
+        self.graph = graph
+        self._airflow, self._tally, self._journal = airflow, tally, journal
         self._task_ids = list(task_ids)
         self._tries: dict[str, Try] = {}
         # What has been run, each with what tells this try from others.
@@ -74,7 +77,7 @@ class Rounds:
         return any(states.get(task_id) in _WAITING for task_id in self._task_ids)
 
     def _hold(self) -> dict[str, Try]:
-        held = self._airflow.hold(self._task_ids, self._graph)
+        held = self._airflow.hold(self._task_ids, self.graph)
         self._tries |= held
         self._journal.tries |= {task_id: each.number for task_id, each in held.items()}
         return held
@@ -89,25 +92,25 @@ class Rounds:
         deadline = time.monotonic() + _SETTLE
         while True:
             held = self._hold()
-            states = self._airflow.states(self._graph.parents)
+            states = self._airflow.states(self.graph.parents)
             outside = {
                 task_id: states.get(task_id)
-                for task_id in self._graph.parents
+                for task_id in self.graph.parents
                 if task_id not in held and states.get(task_id) not in DONE
             }
             failed = {task_id for task_id, state in outside.items() if self._is_failed(task_id, state)}
-            doomed = self._graph.descendants(failed) & held.keys()
-            early = (self._graph.descendants(outside) & held.keys()) - doomed
+            doomed = self.graph.descendants(failed) & held.keys()
+            early = (self.graph.descendants(outside) & held.keys()) - doomed
             busy = {
                 task_id
                 for task_id, state in outside.items()
                 if state in _BUSY and self._tally.ended.get(task_id) is not NodeState.FAILED
             }
-            if busy.isdisjoint(self._graph.ancestors(early)) or time.monotonic() > deadline:
+            if busy.isdisjoint(self.graph.ancestors(early)) or time.monotonic() > deadline:
                 break
             time.sleep(_PAUSE)
         for task_id in doomed:
-            cause = min(failed & self._graph.ancestors([task_id]))
+            cause = min(failed & self.graph.ancestors([task_id]))
             self._upstream_fail(task_id, f"{cause} has failed.")
         for task_id in early:
             self._tally.release(task_id)
@@ -131,8 +134,8 @@ class Rounds:
         entries = self._journal.read()
         if not entries:
             return
-        held, states = self._hold(), self._airflow.states(self._graph.parents)
-        for update in still_true(entries, held, self._graph, states):
+        held, states = self._hold(), self._airflow.states(self.graph.parents)
+        for update in still_true(entries, held, self.graph, states):
             self._tally.add(update)
         self._airflow.flush()
         # From here on nothing in it is of any worth.

@@ -40,6 +40,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         run.begin()
+        speaker.order(run.graph)
         run.run(order.tries)
         run.end()
     except OrreryError as error:

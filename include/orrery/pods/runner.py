@@ -50,11 +50,12 @@ class PodRunner:
         self._pod: DbtPod | None = None
         self._last: Update | None = None
         self.warnings: dict[str, str] = {}
+        # That of the DAG, until a pod has told dbt's.
+        self.graph = RunGraph.planned(assignment.tasks)
         self._batches: Batches = dict(assignment.batches)
 
-    def begin(self) -> RunGraph:
-        """The graph that the DAG was made with: the pod itself finds out whether it can run."""
-        return RunGraph.planned(self._assignment.tasks)
+    def begin(self) -> None:
+        """Nothing: the pod itself finds out whether it can run."""
 
     def run(self, tries: Mapping[str, Try]) -> None:
         """Run tasks in a pod; raises OrderRefusedError, and AirflowException when it dies before its end."""
@@ -77,6 +78,7 @@ class PodRunner:
         )
         pod.follow(self._context)
         self.warnings |= listener.warnings
+        self.graph = listener.graph or self.graph
         if listener.refusal:
             raise OrderRefusedError(without_secrets(listener.refusal))
         if not listener.ended:

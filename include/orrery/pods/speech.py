@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from orrery.execute.batches import Batches
 from orrery.execute.channel import NodeState, Update
 from orrery.execute.collector import Line
+from orrery.execute.run_graph import RunGraph
 
 # Container runtimes cut lines at 16 KiB.
 _LONGEST = 8_000
@@ -42,6 +43,10 @@ class Speaker:
         """Tell why nothing has been run."""
         self._say("refusal", reason)
 
+    def order(self, graph: RunGraph) -> None:
+        """Tell in which order dbt runs the tasks."""
+        self._say("graph", graph.as_text())
+
     def remember(self, batches: Batches) -> None:
         """Tell which batches of microbatch models have failed, or are not done yet."""
         self._say("batches", batches)
@@ -64,8 +69,9 @@ class Speaker:
 class Listener:
     """The side of the worker: takes the lines of a pod's log, of which some may come twice.
 
-    `updates` holds the last news of each task, and `warnings` what dbt warned of, by task. `refusal` says why
-    nothing has been run, and `ended` whether all has been told.
+    `updates` holds the last news of each task, and `warnings` what dbt warned of, by task. `graph` is the
+    order in which dbt runs the tasks, if it has been told. `refusal` says why nothing has been run, and
+    `ended` whether all has been told.
 
     :param told: called with each line for people
     :param news: called with the news of tasks
@@ -82,6 +88,7 @@ class Listener:
     ) -> None:
         self.updates: dict[str, Update] = {}
         self.warnings: dict[str, str] = {}
+        self.graph: RunGraph | None = None
         self.refusal: str | None = None
         self.ended = False
         self._told, self._news, self._logged, self._remember = told, news, logged, remember
@@ -125,6 +132,8 @@ class Listener:
             self._logged(*content)
         elif kind == "refusal":
             self.refusal = content
+        elif kind == "graph":
+            self.graph = content
         elif kind == "batches":
             self._remember(content)
         elif kind == "end":
@@ -139,6 +148,8 @@ def _read(text: str) -> tuple[str, Any]:
     if kind == "log":
         task_id, try_number, lines = content
         return kind, (str(task_id), int(try_number), [Line(*map(str, line)) for line in lines])
+    if kind == "graph":
+        return kind, RunGraph.of_text(content)
     return str(kind), dict(content) if kind in ("batches", "end") else str(content)
 
 

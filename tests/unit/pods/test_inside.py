@@ -15,6 +15,7 @@ import pytest
 
 from orrery.execute.assignment import Assignment
 from orrery.execute.options import RunOptions
+from orrery.execute.run_graph import RunGraph
 from orrery.pods import inside
 from orrery.pods.order import Order
 
@@ -30,6 +31,7 @@ class Run:
     def __init__(self, *_: Any) -> None:
         Run.found = dict(os.environ)
         self.warnings: dict[str, str] = {}
+        self.graph = RunGraph({})
 
     def begin(self) -> None:
         pass
