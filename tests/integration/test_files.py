@@ -826,7 +826,7 @@ def test_a_file_that_is_not_loaded_is_not_put_away(warehouse: Warehouse) -> None
 
 
 def test_many_tiny_files(warehouse: Warehouse) -> None:
-    count = 10_000
+    count = 2_000
     for number in range(count):
         warehouse.land(f"{number}.csv", f"id,name\n{number},a\n")
     began = time.monotonic()
