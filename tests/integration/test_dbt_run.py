@@ -254,6 +254,10 @@ def test_fail_fast_ends_the_run_as_dbt_does(make: Make) -> None:
     held_back = {build.message(tid) for tid, state in build.states.items() if state == "upstream_failed"}
     assert held_back == {"Skipping due to fail_fast"}
     assert set(build.states) == set(builder.plan.tasks)
+    # What is tried again is not the failure that ends a run.
+    again = builder.build(again=["core.bad"])
+    assert again.states["core.bad"] == "failed"
+    assert "upstream_failed" not in again.states.values()
 
 
 def test_a_failure_that_no_last_task_shows_is_shown_by_the_task_of_the_last_hooks(make: Make) -> None:

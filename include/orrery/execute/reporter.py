@@ -21,6 +21,8 @@ from orrery.plan.model import TaskKind
 _LINES = 200
 _NO_HOOKS = "No hooks to run."
 _NOTHING_HIDDEN = "No hooks to run, and nothing has failed that later tasks would hide."
+# dbt's own words.
+_FAIL_FAST = "Skipping due to fail_fast"
 _NOTHING_RAN = "dbt ran nothing here, and so no hooks."
 
 
@@ -92,13 +94,15 @@ class Reporter:
 
         :param reason: what to say of it where no task that it waits for has failed
         """
-        causes = sorted(self._failed() & self._graph.ancestors([task_id]))
+        failed = self._failed()
+        # With fail_fast, dbt also skips what does not descend from the failure.
+        causes = sorted(failed if reason == _FAIL_FAST else failed & self._graph.ancestors([task_id]))
         again = [cause for cause in causes if not self._is_last(cause)]
         if causes and len(again) == len(causes):
             self._tally.hold_back(task_id, f"{causes[0]} failed, and is tried again.")
             return
         final = next((cause for cause in causes if cause not in again), None)
-        note = f"{final} failed." if final else reason or "dbt skipped it."
+        note = f"{final} failed." if final and reason != _FAIL_FAST else reason or "dbt skipped it."
         now = datetime.now(UTC).isoformat()
         self._end(
             Update(
