@@ -123,7 +123,6 @@ def _setup_manifest(original: Any, context: Any, *args: Any, **kwargs: Any) -> A
     try:
         return original(context, *args, **kwargs)
     finally:
-        variables.stop()
         # `dbt run-operation` writes only those of its flags whose type is exactly `dict`, and wants its vars.
         _set_vars(flags, variables.unwatched())
 
@@ -211,6 +210,13 @@ def _mark(manifest: Any, files: Iterable[Any]) -> None:
 def _load(original: Any, loader: Any) -> Any:
     """Parse the project; anew, where some of it is not enough."""
     variables: _Vars = loader.root_project.cli_vars
+    try:
+        return _parse(original, loader, variables)
+    finally:
+        variables.stop()
+
+
+def _parse(original: Any, loader: Any, variables: _Vars) -> Any:
     try:
         manifest = original(loader)
         files = changed_files(variables.before, outline(manifest)) if variables.files else frozenset()
