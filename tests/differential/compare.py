@@ -63,6 +63,7 @@ def compare(case: Case, right: Outcome, seen: Seen) -> list[Difference]:
     found += _hidden(right, seen)
     found += _repeated(seen.journal)
     found += _early(seen)
+    found += _tried(seen)
     return found
 
 
@@ -154,6 +155,13 @@ def _early(seen: Seen) -> Iterable[Difference]:
             # Airflow's times come from two clocks' readings of one machine.
             if before["end"] and before["end"] > task["start"] + 0.002:
                 yield Difference("order", f"{task_id} began before {other} had ended")
+
+
+def _tried(seen: Seen) -> Iterable[Difference]:
+    """What Airflow had to try again, although nothing was killed and no task has retries of its own."""
+    for task_id, task in seen.shown.items():
+        if task["try"] > 1:
+            yield Difference("try", f"{task_id} was tried {task['try']} times")
 
 
 def plain(message: str | None) -> str | None:

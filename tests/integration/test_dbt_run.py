@@ -95,6 +95,15 @@ def test_failed_batches_run_again_and_no_others(batches: Builder, choices: Any) 
     assert batches.query("select count(distinct day) from ran") == [(5 if choices else 2,)]
 
 
+def test_batches_of_data_from_before_run_again(batches: Builder) -> None:
+    assert batches.build().states["core.leaf"] == "failed"
+    batches.query("truncate ran")
+    # Somebody has cleared the run.
+    assert batches.build(["core.events", "core.leaf"], vars={"mended": True}).states["core.leaf"] == "success"
+    assert batches.query("select count(distinct day) from ran") == [(5,)]
+    assert batches.query("select count(*) from leaf") == [(5,)]
+
+
 def test_batches_are_known_before_their_command_is_over(batches: Builder) -> None:
     """The build may be killed at any time; then what has not been done is done by the next one."""
     batches.build()

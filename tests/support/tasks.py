@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from pydantic import JsonValue, TypeAdapter
+
 
 class TaskInstance(SimpleNamespace):
     """A try of a task of the pipeline `shop`."""
@@ -21,8 +23,13 @@ class TaskInstance(SimpleNamespace):
 
 
 def store_of(kept: dict[str, Any]) -> Any:
-    """A task's store in Airflow, which keeps its values there."""
-    return SimpleNamespace(get=kept.get, set=kept.__setitem__)
+    """A task's store in Airflow, which keeps its values there, and takes what JSON has."""
+    return SimpleNamespace(
+        get=kept.get, set=lambda key, value: kept.update({key: _JSON.validate_python(value)})
+    )
+
+
+_JSON = TypeAdapter[Any](JsonValue)
 
 
 def context_of(task_id: str, **numbers: int) -> Any:

@@ -30,7 +30,7 @@ from dbt.parser.sources import SourcePatcher
 from dbt.plugins import manager
 from dbt.plugins.manager import PluginManager
 from dbt.task.build import BuildTask
-from dbt.task.run import RunTask
+from dbt.task.run import MicrobatchModelRunner, RunTask
 from dbt.task.test import TestTask
 from dbt_common import invocation
 from dbt_common.behavior_flags import BehaviorFlagRendered
@@ -145,6 +145,11 @@ def test_dbts_tasks_have_what_an_invocation_extends() -> None:
     assert "not get_flags().skip_nodes_if_on_run_start_fails" in getsource(RunTask.execute_with_hooks)
     # What it says of nodes that it leaves out with fail_fast.
     assert f'message = "{_FAIL_FAST}"' in getsource(RunTask.execute_nodes)
+    # How it hands over batches: by name, and for their results.
+    for source in (getsource(MicrobatchModelRunner.execute), getsource(RunTask)):
+        assert not re.search(r"_submit_batch\(\s*+(?!node=|self,)", source.replace("def ", ""))
+    submit = getsource(RunTask._submit_batch)
+    assert submit.count("batch_results") == submit.count("batch_results.append") + 1
     # What `dbt retry` sets.
     assert {"batch_map", "original_invocation_started_at"} <= set(RunTask.__init__.__code__.co_names)
     for method, arguments in (

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-# The batches of microbatch models by unique id: `successful` and `failed`, each as (start, end) in ISO 8601.
-Batches = dict[str, dict[str, list[tuple[str, str]]]]
-# How often, in seconds, it is told that batches have succeeded.
-_BEAT = 0.5
+# The batches of microbatch models by unique id: `successful` and `failed`, each as [start, end] in ISO 8601.
+Batches = dict[str, dict[str, list[list[str]]]]
+# How often, in seconds, it is told that batches have succeeded; so much slower with every so many batches, of
+# which all are told each time.
+_BEAT, _FEW = 0.5, 100
 # What dbt says of a batch that failed, and of a model with such a batch; the reason stands elsewhere.
 _BARE = ("ERROR", "SKIPPED")
 _PREFIX = "Exception on worker thread. "
@@ -58,8 +59,8 @@ class BatchProgress:
     A batch counts as failed from the beginning of its model until it has succeeded: dbt may be killed.
 
     :param known: those of earlier tries
-    :param told: called with the `unfinished` ones when something has changed, at most twice a second unless
-        a batch has failed
+    :param told: called with the `unfinished` ones when something has changed, at most twice a second (less
+        often with hundreds of batches) unless a batch has failed
     """
 
     def __init__(self, known: Batches, told: Callable[[Batches], None]) -> None:
@@ -73,6 +74,14 @@ class BatchProgress:
     def unfinished(self) -> Batches:
         """Those of models of which some have failed and some have not: where none has, dbt begins anew."""
         return {uid: known for uid, known in self._known.items() if known["successful"] and known["failed"]}
+
+    def again(self, uid: str) -> None:
+        """Take that a model is to be built of other data than its batches were: all of them are to run."""
+        with self._lock:
+            if known := self.unfinished.get(uid):
+                batches = sorted({*map(tuple, known["successful"]), *map(tuple, known["failed"])})
+                self._known[uid] = {**known, "failed": [list(batch) for batch in batches]}
+                self._tell()
 
     def begin(self, uid: str, batches: Collection[tuple[Any, Any]]) -> None:
         """Take that dbt begins with a model; what it does not run now has succeeded before."""
@@ -91,7 +100,8 @@ class BatchProgress:
             failed = [each for each in known["failed"] if each not in done]
             self._known[uid] = {"successful": [*known["successful"], *done], "failed": failed}
             self._untold = True
-            if not done or not failed or time.monotonic() - self._last > _BEAT:
+            beat = _BEAT * (1 + (len(failed) + len(known["successful"])) / _FEW)
+            if not done or not failed or time.monotonic() - self._last > beat:
                 self._tell()
 
     def close(self) -> None:
@@ -105,6 +115,6 @@ class BatchProgress:
         self._told(self.unfinished)
 
 
-def _times(batch: tuple[Any, Any]) -> tuple[str, str]:
-    start, end = batch
-    return start.isoformat(), end.isoformat()
+def _times(batch: tuple[Any, Any]) -> list[str]:
+    # As JSON has it, which knows no tuples.
+    return [moment.isoformat() for moment in batch]

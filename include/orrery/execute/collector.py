@@ -73,8 +73,9 @@ class TaskRecord:
 
     @property
     def message(self) -> str | None:
-        """What dbt says about the nodes, if it says anything."""
-        return next((result.message for result in self.results if result.message), None)
+        """What dbt says about the nodes, if it says anything; of those that it has left out first."""
+        results = sorted(self.results, key=lambda result: result.status != "skipped")
+        return next((result.message for result in results if result.message), None)
 
     @property
     def lines(self) -> list[Line]:

@@ -27,8 +27,7 @@ _LEVELS = {"info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR
 class Commands:
     """Runs dbt, and passes on what it tells of tasks.
 
-    `broken` is the error of a hook at the start after which no node runs, `raised` whether it has ended dbt,
-    so that no hook at the end runs either.
+    `raised` says whether a hook at the start has ended dbt, so that no hook at the end runs either.
 
     :param reporter: takes what becomes of tasks
     :param folder: the target folder of the run
@@ -46,7 +45,6 @@ class Commands:
     ) -> None:
         self._dbt, self._invocation, self._hooks, self._reporter = dbt, invocation, hooks, reporter
         self._folder, self._keeps = folder, assignment.keep_results
-        self.broken: str | None = None
         self.raised = False
         options = assignment.options
         self._threads = {"threads": options.threads} if options.threads else {}
@@ -67,7 +65,7 @@ class Commands:
         :param ended: how many of the tasks have ended
         :param first: whether the hooks at the start run
         """
-        if self.broken:
+        if self._reporter.broken:
             self._hold_back(tasks)
             return
         while True:
@@ -115,6 +113,7 @@ class Commands:
             told=_tell,
             fail_fast=lambda: invocation.fail_fast,
         )
+        reporter.failed.clear()
         selected = {uid for task in tasks for uid in task.nodes} | ephemeral_models(tasks, self._dbt.manifest)
         with invocation.command(command, nodes=nodes):
             outcome = self._dbt.run(
@@ -126,12 +125,12 @@ class Commands:
             )
         results: list[Any] = list(getattr(outcome.result, "results", ()))
         told = [result_of(result) for result in results]
+        if invocation.skips_nodes and reporter.broken is None:
+            reporter.broken = _failures_of_hooks(told)
         collector.finish(told)
         invocation.results += results
         if not hooks:
             _check_hooks(told)
-        if invocation.skips_nodes and self.broken is None:
-            self.broken = _failures_of_hooks(told)
         error = outcome.exception
         culprit = self._hooks.culprit(error) if error else None
         if error is None or culprit is None:
@@ -153,13 +152,13 @@ class Commands:
         collector.finish([NodeResult(culprit, "error", 0.0, None, None, message)])
         collector.give_up(uid for hook in hooks for uid in hook.nodes)
         if tasks:
-            self.broken, self.raised = message, True
+            self._reporter.broken, self.raised = message, True
             self._hold_back(tasks)
 
     def _hold_back(self, tasks: Iterable[TaskPlan]) -> None:
         """End tasks that dbt does not run because it is `broken`."""
         for task in tasks:
-            self._reporter.hold_back(task.task_id, self.broken)
+            self._reporter.hold_back(task.task_id, self._reporter.broken)
 
     def _keep_results(self) -> None:
         """Keep dbt's results where they are to be published; the next command overwrites them."""

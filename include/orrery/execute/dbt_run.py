@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -135,6 +135,7 @@ class DbtRun:
         """
         reporter = self._reporter
         reporter.tries |= tries
+        self._redo_batches(tries)
         remaining = self._known(
             task
             for task in self._assignment.built.values()
@@ -176,7 +177,7 @@ class DbtRun:
         :param hidden: a failure that no last task of the DAG shows, in words: then the hooks' task shows it
         """
         reporter, tasks = self._reporter, self._assignment.tasks
-        reporter.hidden = hidden or self._commands.broken
+        reporter.hidden = hidden or reporter.broken
         start, end = (self._hook_task(tid, when) for tid, when in _MOMENTS.items())
         # Somebody wants them again; in the first try there was just nothing to build.
         alone = self._only_ephemeral or all(
@@ -189,6 +190,14 @@ class DbtRun:
             due = [task for task, runs in ((start, first), (end, last)) if task and runs]
             self._commands.hooks(due, first=first, last=last)
         reporter.end_hooks([tid for tid, when in _MOMENTS.items() if not self._hooks.due(when)])
+
+    def _redo_batches(self, task_ids: Collection[str]) -> None:
+        """Let batches run again that are made of what is built now: somebody has cleared it."""
+        tasks = self._assignment.tasks
+        made = [task_id for task_id in task_ids if tasks[task_id].kind in _MADE]
+        for task_id in self.graph.descendants(made):
+            for uid in tasks[task_id].nodes:
+                self._invocation.batches.again(uid)
 
     def _known(self, tasks: Iterable[TaskPlan]) -> dict[str, TaskPlan]:
         """The tasks by their ids, with those of their nodes that dbt has in this run."""
@@ -247,6 +256,8 @@ class DbtRun:
                 self._reporter.hold_back(task.task_id, _UNTOLD)
 
 
+# What makes data.
+_MADE = (TaskKind.SEED, TaskKind.MODEL, TaskKind.SNAPSHOT, TaskKind.FUNCTION)
 _MOMENTS = {HOOKS_START: ON_RUN_START, HOOKS_END: ON_RUN_END}
 
 

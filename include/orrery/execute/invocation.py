@@ -155,7 +155,8 @@ class _Part(_Task):  # type: ignore[misc]
 @contextmanager
 def _without_full_refresh(manifest: Manifest, unique_ids: Iterable[str]) -> Iterator[None]:
     """Let models keep the batches that they have: a full refresh began with them, and would begin anew."""
-    configs: list[Any] = [manifest.nodes[uid].config for uid in unique_ids if uid in manifest.nodes]
+    models: list[Any] = [manifest.nodes[uid] for uid in unique_ids if uid in manifest.nodes]
+    configs = [model.config for model in models if model.resource_type == "model"]
     before = [config.full_refresh for config in configs]
     for config in configs:
         config.full_refresh = False
@@ -194,7 +195,7 @@ def _failed_batches(batches: Batches) -> dict[str, Any]:
     """What `dbt retry` would know of them."""
     from dbt.artifacts.schemas.batch_results import BatchResults
 
-    def times(pairs: list[tuple[str, str]]) -> list[tuple[datetime, datetime]]:
+    def times(pairs: list[list[str]]) -> list[tuple[datetime, datetime]]:
         return [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in pairs]
 
     return {

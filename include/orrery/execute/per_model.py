@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -28,7 +27,7 @@ from cosmos.operators.local import (
 from orrery.config.errors import OrreryError
 from orrery.config.project import Project
 from orrery.config.stages import publishes
-from orrery.execute.batches import BatchErrors, Batches, BatchProgress
+from orrery.execute.batches import BatchErrors, BatchProgress
 from orrery.execute.collector import NodeRecord, read_records
 from orrery.execute.elementary import end_hooks, is_to_blame, run_environment, warn
 from orrery.execute.invocation import Invocation
@@ -48,8 +47,6 @@ from orrery.plan.model import TaskKind
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-log = logging.getLogger(__name__)
 
 _OPERATORS: dict[TaskKind, type[DbtLocalBaseOperator]] = {
     TaskKind.SEED: DbtSeedLocalOperator,
@@ -167,16 +164,8 @@ class PerModelRun:
         if self._memory is None:
             return nullcontext()
         known = self._memory.known
-        batches = BatchProgress(known["batches"], self._remember)
+        batches = BatchProgress(known["batches"], self._memory.remember)
         return Invocation({}, datetime.fromisoformat(known["began"]), batches).command("run")
-
-    def _remember(self, batches: Batches) -> None:
-        assert self._memory
-        try:
-            self._memory.remember(batches)
-        except Exception as error:
-            # No batch fails because Airflow is away for a moment; the next one tells of this one, too.
-            log.warning("Airflow does not keep which batches have failed: %s", error)
 
     def on_kill(self) -> None:
         """Stop what dbt does, as far as Cosmos can."""

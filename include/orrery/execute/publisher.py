@@ -132,9 +132,10 @@ class Publisher:
         return batch
 
     def _send(self, batch: list[Update], kept: dict[str, Any]) -> bool:
-        alive = not batch or self._is_due()
-        message = {"updates": [update.as_dict() for update in batch], "alive": alive}
-        messages = {**kept, PUBLISH: message}
+        alive = self._is_due()
+        messages = dict(kept)
+        if batch or alive:
+            messages[PUBLISH] = {"updates": [update.as_dict() for update in batch], "alive": alive}
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:

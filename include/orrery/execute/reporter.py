@@ -37,7 +37,8 @@ class Reporter:
     """Decides what dbt's outcome of a task means, tells it, and has the ledger take it down.
 
     `tries` are the tries of the tasks that the build has. `left` are the tasks that the run leaves out, each
-    with the reason. `hidden` is a failure of the run that no last task of the DAG shows.
+    with the reason. `failed` are the tasks whose nodes have failed in the current command, `broken` is why
+    dbt runs no node any more, and `hidden` a failure of the run that no last task of the DAG shows.
 
     :param tally: takes the news
     :param graph: the order of the run's tasks
@@ -62,6 +63,8 @@ class Reporter:
         self.tries: dict[str, Try] = {}
         self.left = dict(left)
         self.hidden: str | None = None
+        self.failed: set[str] = set()
+        self.broken: str | None = None
         # What dbt warned of, by task.
         self.warnings: dict[str, str] = {}
         self._tally, self._logs, self._dbt, self._graph = tally, logs, dbt, graph
@@ -92,17 +95,17 @@ class Reporter:
 
         That is final, unless Airflow tries again what has failed.
 
-        :param reason: what to say of it where no task that it waits for has failed
+        :param reason: dbt's words, which are said where no task that it waits for has failed
         """
-        failed = self._failed()
+        above = self._failed() & self._graph.ancestors([task_id])
         # With fail_fast, dbt also skips what does not descend from the failure.
-        causes = sorted(failed if reason == _FAIL_FAST else failed & self._graph.ancestors([task_id]))
+        causes = sorted(self.failed if reason == _FAIL_FAST else above)
         again = [cause for cause in causes if not self._is_last(cause)]
         if causes and len(again) == len(causes):
             self._tally.hold_back(task_id, f"{causes[0]} failed, and is tried again.")
             return
         final = next((cause for cause in causes if cause not in again), None)
-        note = f"{final} failed." if final and reason != _FAIL_FAST else reason or "dbt skipped it."
+        note = f"{final} failed." if final in above else reason or self.broken or "dbt skipped it."
         now = datetime.now(UTC).isoformat()
         self._end(
             Update(
@@ -185,6 +188,8 @@ class Reporter:
 
     def _fail(self, record: TaskRecord) -> None:
         nodes = record.task.nodes
+        if record.task.kind is not TaskKind.HOOK:
+            self.failed.add(record.task.task_id)
         self._end(
             Update(
                 record.task.task_id,

@@ -10,6 +10,8 @@ from graphlib import TopologicalSorter
 
 from orrery.plan.model import TaskKind, TaskPlan
 
+# How many bytes the text of a graph unpacks to at most: those of some hundred thousand tasks.
+_LONGEST = 50_000_000
 FAILED = frozenset({"failed", "upstream_failed"})
 
 
@@ -54,14 +56,15 @@ class RunGraph:
     def of_text(cls, text: str) -> RunGraph:
         """The graph that `as_text` has packed; raises ValueError for any other text."""
         try:
-            tasks, above = json.loads(zlib.decompress(base64.b64decode(text)))
+            packed = zlib.decompressobj().decompress(base64.b64decode(text), _LONGEST)
+            tasks, above = json.loads(packed)
             return cls(
                 {
                     task: [tasks[index] for index in indexes]
                     for task, indexes in zip(tasks, above, strict=True)
                 }
             )
-        except (TypeError, LookupError, zlib.error) as error:
+        except (TypeError, LookupError, RecursionError, zlib.error) as error:
             raise ValueError(str(error)) from None
 
     def as_text(self) -> str:

@@ -70,13 +70,13 @@ class PodNodeOperator(SingleNodeOperator):
         from orrery.pods.order import Order
 
         order = Order(self._assignment(context, options), {self.task_id: Try(context["ti"].try_number)})
-        pod, listener = self._make_pod(context, order)
+        pod, listener = self._make_pod(order)
         self._checked(context, lambda: pod.submit(context))
         self._finish(context, pod, listener)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> None:
         """End the task as its pod has ended; the triggerer says that it has."""
-        pod, listener = self._make_pod(context, None)
+        pod, listener = self._make_pod(None)
         self._checked(context, lambda: pod.resume(context, event))
         self._finish(context, pod, listener)
 
@@ -115,15 +115,11 @@ class PodNodeOperator(SingleNodeOperator):
             **known,
         )
 
-    def _make_pod(self, context: Context, order: Any) -> tuple[DbtPod, Listener]:
+    def _make_pod(self, order: Any) -> tuple[DbtPod, Listener]:
         from orrery.pods.pod import DbtPod
         from orrery.pods.speech import Listener
 
-        memory = self._memory(context)
-        listener = Listener(
-            lambda line: self.log.info("%s", line),
-            remember=memory.remember if memory else lambda batches: None,
-        )
+        listener = Listener(lambda line: self.log.info("%s", line))
         self._pod = DbtPod(task_id="dbt", pods=self.pods, order=order, of=self.task_id, listener=listener)
         return self._pod, listener
 
@@ -140,6 +136,8 @@ class PodNodeOperator(SingleNodeOperator):
 
     def _finish(self, context: Context, pod: DbtPod, listener: Listener) -> None:
         """End the task as the pod has told."""
+        if listener.batches is not None and (memory := self._memory(context)):
+            memory.remember(listener.batches)
         update = listener.updates.get(self.task_id)
         if listener.refusal:
             raise AirflowFailException(_tell(context, listener.refusal))

@@ -70,8 +70,9 @@ class Listener:
     """The side of the worker: takes the lines of a pod's log, of which some may come twice.
 
     `updates` holds the last news of each task, and `warnings` what dbt warned of, by task. `graph` is the
-    order in which dbt runs the tasks, if it has been told. `refusal` says why nothing has been run, and
-    `ended` whether all has been told.
+    order in which dbt runs the tasks, and `batches` are those of microbatch models that have failed or are
+    not done yet, if they have been told. `refusal` says why nothing has been run, and `ended` whether all
+    has been told.
 
     :param told: called with each line for people
     :param news: called with the news of tasks
@@ -89,6 +90,7 @@ class Listener:
         self.updates: dict[str, Update] = {}
         self.warnings: dict[str, str] = {}
         self.graph: RunGraph | None = None
+        self.batches: Batches | None = None
         self.refusal: str | None = None
         self.ended = False
         self._told, self._news, self._logged, self._remember = told, news, logged, remember
@@ -135,6 +137,7 @@ class Listener:
         elif kind == "graph":
             self.graph = content
         elif kind == "batches":
+            self.batches = content
             self._remember(content)
         elif kind == "end":
             self.warnings, self.ended = content, True

@@ -15,7 +15,7 @@ from support.tasks import store_of
 
 UID = "model.shop.a"
 DAYS = [(datetime(2026, 1, day, tzinfo=UTC), datetime(2026, 1, day + 1, tzinfo=UTC)) for day in range(1, 5)]
-TEXTS = [(start.isoformat(), end.isoformat()) for start, end in DAYS]
+TEXTS = [[start.isoformat(), end.isoformat()] for start, end in DAYS]
 
 
 def known(progress: BatchProgress) -> tuple[Any, Any] | None:
@@ -58,8 +58,26 @@ def test_a_failed_batch_is_told_at_once_and_the_last_one_too(monkeypatch: pytest
     assert told == [3, None, None]
 
 
+def test_of_other_data_all_batches_run_again() -> None:
+    progress = BatchProgress({}, lambda _: None)
+    progress.again(UID)
+    progress.begin(UID, DAYS)
+    progress.end(UID, DAYS[:2])
+    progress.again(UID)
+    successful, failed = known(progress) or ([], [])
+    assert (successful, failed) == (TEXTS[:2], TEXTS)
+
+
 @pytest.mark.parametrize(
-    "forged", [[], "a", {"began": "2026-01-31T00:00:00"}, {"began": "soon", "batches": {}}, {"batches": 1}]
+    "forged",
+    [
+        [],
+        "a",
+        {"began": "2026-01-31T00:00:00"},
+        {"began": "soon", "batches": {}},
+        {"batches": 1},
+        {"began": "2026-01-31", "batches": {UID: {}}},
+    ],
 )
 def test_what_no_try_has_kept_counts_as_nothing(forged: Any) -> None:
     memory = Memory(store_of({MEMORY: forged}))

@@ -109,7 +109,7 @@ def test_an_error_of_the_cluster_is_told_without_secrets(
 def test_what_a_pod_says_is_told_without_secrets(
     node: PodNodeOperator, context: Any, xcoms: Any, said: str, raised: type[Exception]
 ) -> None:
-    found: Any = SimpleNamespace(updates={}, refusal=None, problem="", ended=True)
+    found: Any = SimpleNamespace(updates={}, batches=None, refusal=None, problem="", ended=True)
     setattr(found, said, TEXT)
     with pytest.raises(raised) as caught:
         node._finish(context, found, found)
@@ -118,7 +118,7 @@ def test_what_a_pod_says_is_told_without_secrets(
 
 
 BATCHES = {
-    "model.shop.a": {"successful": [("2026-01-01", "2026-01-02")], "failed": [("2026-01-02", "2026-01-03")]}
+    "model.shop.a": {"successful": [["2026-01-01", "2026-01-02"]], "failed": [["2026-01-02", "2026-01-03"]]}
 }
 
 
@@ -129,8 +129,11 @@ def test_the_next_try_knows_which_batches_have_failed(node: PodNodeOperator, con
     assert first.batches == {}
     out = io.StringIO()
     Speaker(out).remember(BATCHES)
-    _, listener = node._make_pod(context, None)
+    _, listener = node._make_pod(None)
     listener.hear(out.getvalue().rstrip("\n"))
+    pod: Any = SimpleNamespace(problem="gone")
+    with pytest.raises(AirflowException, match="gone"):
+        node._finish(context, pod, listener)
     second = node._assignment(context, RunOptions())
     assert (second.batches, second.began) == (BATCHES, first.began)
 
