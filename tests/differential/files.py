@@ -42,7 +42,7 @@ _MACROS = (
 
 _RAISE = "{% if execute %}{{ exceptions.raise_compiler_error('made to fail') }}{% endif %}\n"
 _DAY = "model.batch.event_time_start"
-_BEGIN = "(modules.datetime.date.today() - modules.datetime.timedelta(days=2)).isoformat()"
+_BEGIN = "(modules.datetime.date.today() - modules.datetime.timedelta(days=4)).isoformat()"
 
 
 def files(project: Project, profile: Mapping[str, object], *, ordered: bool = False) -> dict[str, str]:

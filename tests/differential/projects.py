@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["seed", "view", "table", "incremental", "microbatch", "ephemeral", "snapshot", "function"]
-# sql: the database refuses the node's statement. compile: its Jinja raises. batch: the second of three
-# batches of a microbatch model fails. broken: fails until the test fixes it.
+# sql: the database refuses the node's statement. compile: its Jinja raises. batch: the second
+# batch of a microbatch model fails. broken: fails until the test fixes it.
 Fault = Literal["sql", "compile", "batch", "broken"]
 Folder = Literal["staging", "core"]
 

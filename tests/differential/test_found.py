@@ -106,3 +106,10 @@ def test_found_by_runs(where: Lab, name: str) -> None:
 def test_found_by_hands(where: Lab, name: str) -> None:
     handled = Handled(Case(Project(_CHAIN)), _HANDS[name])
     assert [str(each) for each in where.after_hands(handled)] == []
+
+
+def test_a_build_that_is_killed_within_a_microbatch_model_loses_no_batch(where: Lab) -> None:
+    """Its table is there with the first batch, and a model with a table runs the last ones only."""
+    nodes = (Node("m0"), Node("m1", "microbatch", parents=("m0",)))
+    handled = Handled(Case(Project(nodes)), (Hand("kill", at=5),))
+    assert [str(each) for each in where.after_hands(handled)] == []

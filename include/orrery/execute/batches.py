@@ -56,24 +56,27 @@ class BatchErrors:
 class BatchProgress:
     """Which batches are done, while dbt runs them in several threads.
 
-    A batch counts as failed from the beginning of its model until it has succeeded: dbt may be killed.
+    A batch counts as failed from the beginning of its model until it has succeeded: dbt may be killed. Where
+    dbt itself says that none has succeeded, it begins anew.
 
     :param known: those of earlier tries
     :param told: called with the `unfinished` ones when something has changed, at most twice a second (less
-        often with hundreds of batches) unless a batch has failed
+        often with hundreds of batches) unless a model begins or ends, or a batch has failed
     """
 
     def __init__(self, known: Batches, told: Callable[[Batches], None]) -> None:
         self._known = dict(known)
         self._told = told
+        # How many batches of a model have not ended.
+        self._open: dict[str, int] = {}
         self._lock = threading.Lock()
         self._last = 0.0
         self._untold = False
 
     @property
     def unfinished(self) -> Batches:
-        """Those of models of which some have failed and some have not: where none has, dbt begins anew."""
-        return {uid: known for uid, known in self._known.items() if known["successful"] and known["failed"]}
+        """Those of models of which some have failed or are not done."""
+        return {uid: known for uid, known in self._known.items() if known["failed"]}
 
     def again(self, uid: str) -> None:
         """Take that a model is to be built of other data than its batches were: all of them are to run."""
@@ -87,21 +90,24 @@ class BatchProgress:
         """Take that dbt begins with a model; what it does not run now has succeeded before."""
         with self._lock:
             before = self.unfinished.get(uid, {"successful": []})
-            self._known[uid] = {
-                "successful": before["successful"],
-                "failed": [_times(each) for each in batches],
-            }
-            self._untold = True
+            todo = [_times(batch) for batch in batches]
+            self._known[uid] = {"successful": before["successful"], "failed": todo}
+            self._open[uid] = len(todo)
+            self._tell()
 
     def end(self, uid: str, successful: Collection[tuple[Any, Any]]) -> None:
         """Take that dbt is done with a batch; one that has failed is not among the successful ones."""
         with self._lock:
-            known, done = self._known[uid], [_times(each) for each in successful]
-            failed = [each for each in known["failed"] if each not in done]
-            self._known[uid] = {"successful": [*known["successful"], *done], "failed": failed}
+            done = [_times(batch) for batch in successful]
+            succeeded = [*self._known[uid]["successful"], *done]
+            failed = [batch for batch in self._known[uid]["failed"] if batch not in done]
+            self._open[uid] -= 1
+            if not (succeeded or self._open[uid]):
+                failed = []
+            self._known[uid] = {"successful": succeeded, "failed": failed}
             self._untold = True
-            beat = _BEAT * (1 + (len(failed) + len(known["successful"])) / _FEW)
-            if not done or not failed or time.monotonic() - self._last > beat:
+            beat = _BEAT * (1 + (len(failed) + len(succeeded)) / _FEW)
+            if not (done and failed) or time.monotonic() - self._last > beat:
                 self._tell()
 
     def close(self) -> None:

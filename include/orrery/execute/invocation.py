@@ -108,7 +108,8 @@ class _Part(_Task):  # type: ignore[misc]
     def run(self) -> Any:
         from dbt_common.events.contextvars import task_contextvars
 
-        with _without_full_refresh(self.manifest, self.batch_map):
+        begun = [uid for uid, known in self.batch_map.items() if known.successful]
+        with _without_full_refresh(self.manifest, begun):
             if self.has_nodes:
                 return super().run()
             # dbt runs no hooks where it finds no nodes.

@@ -25,6 +25,8 @@ MAX_BYTES = 50_000
 # How long Airflow's api-server may be away.
 _PATIENCE = 600.0
 _PAUSE = 2.0
+# How long what is kept may hold up whoever keeps it, while the api-server is away.
+_SHORT = 5.0
 
 
 class Store(Protocol):
@@ -65,17 +67,19 @@ class Publisher:
             self._condition.notify_all()
 
     def keep(self, key: str, value: Any) -> None:
-        """Store a value soon, before the news that come after it; later ones replace it."""
+        """Store a value, before the news that come after it; waits for that, but not long."""
         with self._condition:
             self._kept[key] = value
-            self._condition.notify_all()
+        self.flush(_SHORT)
 
-    def flush(self) -> None:
-        """Wait until everything is published, or cannot be any more."""
+    def flush(self, seconds: float | None = None) -> None:
+        """Wait until everything is published or cannot be any more, or for so many seconds."""
         with self._condition:
             self._hurry = True
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._dead or not (self._is_waiting or self._sending))
+            self._condition.wait_for(
+                lambda: self._dead or not (self._is_waiting or self._sending), timeout=seconds
+            )
             self._hurry = False
 
     def close(self) -> None:

@@ -27,8 +27,7 @@ def known(progress: BatchProgress) -> tuple[Any, Any] | None:
 def test_what_is_not_done_counts_as_failed() -> None:
     progress = BatchProgress({}, lambda _: None)
     progress.begin(UID, DAYS)
-    # None has succeeded: dbt begins anew.
-    assert known(progress) is None
+    assert known(progress) == ([], TEXTS)
     progress.end(UID, DAYS[1:2])
     assert known(progress) == ([TEXTS[1]], [TEXTS[0], TEXTS[2], TEXTS[3]])
     progress.end(UID, ())
@@ -40,22 +39,32 @@ def test_what_is_not_done_counts_as_failed() -> None:
     assert known(again) is None
 
 
-def test_a_failed_batch_is_told_at_once_and_the_last_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_none_has_succeeded_dbt_begins_anew() -> None:
+    progress = BatchProgress({}, lambda _: None)
+    progress.begin(UID, DAYS)
+    for _ in DAYS:
+        assert known(progress)
+        progress.end(UID, ())
+    assert known(progress) is None
+
+
+def test_begin_failure_and_end_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_BEAT", 1e9)
     told: list[int | None] = []
     progress = BatchProgress({}, lambda each: told.append(len(each[UID]["failed"]) if each else None))
     progress.begin(UID, DAYS)
+    assert told == [4]
     progress.end(UID, DAYS[:1])
-    assert told == []
+    assert told == [4]
     progress.end(UID, ())
-    assert told == [3]
-    for day in DAYS[1:]:
+    assert told == [4, 3]
+    progress.end(UID, DAYS[2:3])
+    progress.close()
+    progress.close()
+    assert told == [4, 3, 2]
+    for day in (DAYS[1], DAYS[3]):
         progress.end(UID, [day])
-    assert told == [3, None]
-    progress.begin(UID, DAYS)
-    progress.close()
-    progress.close()
-    assert told == [3, None, None]
+    assert told == [4, 3, 2, None]
 
 
 def test_of_other_data_all_batches_run_again() -> None:
