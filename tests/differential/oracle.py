@@ -108,7 +108,9 @@ class Oracle:
             case "off":
                 steps = [built - tests]
             case "end":
-                steps = [built - tests, tests]
+                # Tests of sources stand before what reads them all the same.
+                last = {uid for uid in tests if stage_of(uid, self._case.project) != "source_tests"}
+                steps = [built - last, last]
         for number, step in enumerate(steps):
             if number == 1:
                 step = {uid for uid in step if not self._after_failure(uid, outcome)}  # noqa: PLW2901
