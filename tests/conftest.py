@@ -87,13 +87,18 @@ def write_files(root: Path, files: Mapping[str, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def own_environment(patch: pytest.MonkeyPatch) -> None:
+    """Take away what the shell of a developer says of other projects, and dbt's hub."""
+    for name in FOREIGN:
+        patch.delenv(name, raising=False)
+    for name, value in NO_HUB.items():
+        patch.setenv(name, value)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.path.relative_to(Path(__file__).parent).parts[0] in ("unit", "integrity"):
-        for name in FOREIGN:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in NO_HUB.items():
-            monkeypatch.setenv(name, value)
+        own_environment(monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from cosmos.exceptions import CosmosDbtRunError
 
-from conftest import FOREIGN, NO_HUB, write_files
+from conftest import own_environment, write_files
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
 from orrery.config.resources import type_of
@@ -68,10 +68,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, postgres_uri: str) -> Iter
     pipelines = {f"dbt/pipelines/{name}.yml": text for name, text in PIPELINES.items()}
     write_files(root, {**kinds.files(postgres_uri, "kinds"), **pipelines})
     with pytest.MonkeyPatch.context() as patch:
-        for name in FOREIGN:
-            patch.delenv(name, raising=False)
-        for name, value in NO_HUB.items():
-            patch.setenv(name, value)
+        own_environment(patch)
         patch.setenv("ORRERY_PROJECT_DIR", str(root))
         project = Project(root)
         assert build_manifests(project, lambda _: None).errors == {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import FOREIGN, NO_HUB, write_files
+from conftest import own_environment, write_files
 from integrity.conftest import ROOT, load
 from orrery.config.loader import load_pipelines
 from orrery.config.project import Project
@@ -75,10 +75,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     write_files(root, {**kinds.FILES, **kinds.CASED, **pipelines, "dbt/profiles.yml": profile})
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        for name in FOREIGN:
-            patch.delenv(name, raising=False)
-        for name, value in NO_HUB.items():
-            patch.setenv(name, value)
+        own_environment(patch)
         patch.setenv("ORRERY_PROJECT_DIR", str(root))
         made = build_manifests(Project(root), said.append)
         assert made.errors == {}

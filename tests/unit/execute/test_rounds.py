@@ -221,7 +221,8 @@ def test_what_dbt_never_runs_ends_with_a_reason(session: Session, tmp_path: Path
     assert dbt.run.note("c3").startswith("dbt did not run it")
 
 
-def test_what_has_ended_before_a_kill_does_not_run_again(session: Session, tmp_path: Path) -> None:
+def killed_with_c2(session: Session, tmp_path: Path) -> Dbt:
+    """A build that was killed when c2 had ended, of which Airflow has not heard."""
     dbt = make(session, tmp_path)
 
     def die() -> None:
@@ -230,10 +231,14 @@ def test_what_has_ended_before_a_kill_does_not_run_again(session: Session, tmp_p
     def killed() -> None:
         raise Killed
 
-    # c2 ends, and Airflow does not hear of it.
     dbt.during, dbt.after = at("c2", die), at("c2", killed)
     with pytest.raises(Killed):
         dbt.build()
+    return dbt
+
+
+def test_what_has_ended_before_a_kill_does_not_run_again(session: Session, tmp_path: Path) -> None:
+    dbt = killed_with_c2(session, tmp_path)
     assert dbt.run.states()["c2"] == "running"
     with next(tmp_path.glob("journal*")).open("a") as file:
         file.write('{"number": 1, "update": {"task_id": "c3", "sta')
@@ -246,17 +251,7 @@ def test_what_has_ended_before_a_kill_does_not_run_again(session: Session, tmp_p
 
 @pytest.mark.parametrize("cleared", ["c1", "c2"])
 def test_what_was_cleared_after_a_kill_runs_again(session: Session, tmp_path: Path, cleared: str) -> None:
-    dbt = make(session, tmp_path)
-
-    def die() -> None:
-        dbt.publishing.dead = True
-
-    def killed() -> None:
-        raise Killed
-
-    dbt.during, dbt.after = at("c2", die), at("c2", killed)
-    with pytest.raises(Killed):
-        dbt.build()
+    dbt = killed_with_c2(session, tmp_path)
     dbt.run.clear(cleared)
     dbt.build()
     assert dbt.built == ["c1", "c2", *(["c1"] if cleared == "c1" else []), "c2", "c3", "c4"]

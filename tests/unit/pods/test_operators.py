@@ -23,10 +23,14 @@ TEXT = "The cluster answers: Bearer 0123456789abcdef0123 is not known."
 TOLD = "The cluster answers: Bearer *** is not known."
 
 
+def operator(**other: Any) -> PodNodeOperator:
+    """The task of a model, but for what is said."""
+    model = {"task_id": "a", "kind": TaskKind.MODEL, "stage": "core", "nodes": ("model.shop.a",)}
+    return PodNodeOperator(pods=DbtPods(pods="per_model"), retries=0, **{**model, **other})
+
+
 def test_a_pod_is_told_what_a_stale_source_does() -> None:
-    check = PodNodeOperator(
-        pods=DbtPods(pods="per_model"),
-        retries=0,
+    check = operator(
         task_id="app__raw",
         kind=TaskKind.FRESHNESS,
         stage="source_freshness",
@@ -39,16 +43,7 @@ def test_a_pod_is_told_what_a_stale_source_does() -> None:
 
 
 def test_a_pod_is_not_started_for_what_reads_a_stale_source(xcoms: dict[str, Any]) -> None:
-    reader = PodNodeOperator(
-        pods=DbtPods(pods="per_model"),
-        retries=0,
-        task_id="a",
-        kind=TaskKind.MODEL,
-        stage="core",
-        nodes=("model.shop.a",),
-        stale="skip",
-        checks=("source_freshness.app__raw",),
-    )
+    reader = operator(stale="skip", checks=("source_freshness.app__raw",))
     node = {"unique_id": "source.shop.app.raw", "status": "error"}
     stale = {"status": "error", "message": "loaded 5 s ago", "nodes": [node]}
     ti = SimpleNamespace(xcom_pull=lambda **_: stale, xcom_push=lambda key, value: xcoms.update({key: value}))
@@ -79,14 +74,7 @@ def context(xcoms: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def node() -> PodNodeOperator:
-    return PodNodeOperator(
-        pods=DbtPods(pods="per_model"),
-        retries=0,
-        task_id="a",
-        kind=TaskKind.MODEL,
-        stage="core",
-        nodes=("model.shop.a",),
-    )
+    return operator()
 
 
 @pytest.mark.parametrize(
