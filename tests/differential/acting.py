@@ -16,6 +16,7 @@ from sqlalchemy import select
 from differential import recorder
 from differential.files import SWITCH
 from differential.gates import Gates, passed
+from differential.hands import BUILD, RUN
 from differential.oracle import name_of
 from orrery.plan.model import PipelinePlan, TaskKind
 
@@ -59,11 +60,7 @@ class Hands:
     def act(self, *, ended: bool) -> bool:
         """Lay the next hands if it is time; returns whether one has been laid."""
         if self._always and self._gates.waits_at(self._always):
-            self._kill()
-            self._gates.forget(self._always)
-            if self._kills > _KILLS:
-                self._gates.open(self._always)
-                self._always = None
+            self._kill_again(self._always)
             return True
         if not self._waiting:
             return False
@@ -85,6 +82,9 @@ class Hands:
             self._gates.open(point)
             if self._kills:
                 self._gates.forget(point)
+        elif moment:
+            # The run has ended before it came there; what goes on with it is not to wait.
+            self._gates.open(point)
         return True
 
     def _lay(self, hand: dict[str, Any], here: str | None) -> None:
@@ -92,13 +92,13 @@ class Hands:
         said = {key: value for key, value in hand.items() if key != "at"}
         recorder.note(event="hand", passed=passed(), here=here, tasks=task_ids, **said)
         match hand["act"]:
-            case "fix":
+            case "fix" | "break" as act:
                 with (
                     closing(psycopg2.connect(**self._warehouse["address"])) as link,
                     link,
                     link.cursor() as c,
                 ):
-                    c.execute(f"update {self._warehouse['schema']}.{SWITCH} set ok = 1")
+                    c.execute(f"update {self._warehouse['schema']}.{SWITCH} set ok = {int(act == 'fix')}")
             case "kill":
                 self._kill()
             case "always":
@@ -108,7 +108,6 @@ class Hands:
                     self._always = f"{event}-{uid}"
                     self._gates.close_at(self._always)
             case "lost":
-                self._kill()
                 with create_session() as session:
                     keys = {"dag_id": self._plan.name, "run_id": self._run_id, "task_id": "build"}
                     session.scalars(select(TaskInstance).filter_by(**keys)).one().set_state(
@@ -116,17 +115,21 @@ class Hands:
                     )
             case "retry":
                 self._clear([tid for tid, state in self._states().items() if state in _RETRIED], hand)
+            case "clear" if hand["task"] == RUN:
+                self._call("POST", "/clear", {"dry_run": False, "only_failed": False})
+                recorder.note(event="cleared", tasks=sorted(task_ids))
             case "clear":
                 self._clear(task_ids, hand)
-            case "success" | "failed":
-                for task_id in task_ids:
-                    self._call("PATCH", f"taskInstances/{task_id}", {"new_state": hand["act"]})
+            case "success" | "failed" as state:
+                self._mark(task_ids, state, hand)
 
     def _tasks(self, hand: dict[str, Any]) -> list[str]:
         """The ids of the tasks that a hand is laid on."""
         name = hand["task"]
-        if name == "build":
-            return ["build"]
+        if name == BUILD:
+            return [BUILD]
+        if name == RUN:
+            return [*self._plan.tasks]
         node, _, tests = name.partition(":")
         found = [
             task_id
@@ -154,13 +157,27 @@ class Hands:
         cleared = self._world.call("POST", path, body)["task_instances"]
         recorder.note(event="cleared", tasks=sorted(task["task_id"] for task in cleared))
 
+    def _mark(self, task_ids: list[str], state: str, hand: dict[str, Any]) -> None:
+        if hand["task"] == RUN:
+            self._call("PATCH", "", {"state": state})
+            return
+        for task_id in task_ids:
+            self._call("PATCH", f"/taskInstances/{task_id}", {"new_state": state})
+
     def _call(self, method: str, path: str, body: Any) -> None:
         # Airflow may refuse: a task may be in the state already.
         with suppress(RuntimeError):
-            self._world.call(method, f"/dags/{self._plan.name}/dagRuns/{self._run_id}/{path}", body)
+            self._world.call(method, f"/dags/{self._plan.name}/dagRuns/{self._run_id}{path}", body)
 
     def _states(self) -> dict[str, str | None]:
         return self._world.states(self._plan.name, self._run_id)
+
+    def _kill_again(self, point: str) -> None:
+        self._kill()
+        self._gates.forget(point)
+        if self._kills > _KILLS:
+            self._gates.open(point)
+            self._always = None
 
     def _kill(self) -> None:
         """The process of the build vanishes."""

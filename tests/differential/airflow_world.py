@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from airflow import settings
@@ -26,6 +26,7 @@ from airflow.api_fastapi.core_api.routes.public.dag_run import dag_run_router
 from airflow.api_fastapi.core_api.routes.public.task_instances import task_instances_router
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+from airflow.configuration import conf
 from airflow.dag_processing.collection import update_dag_parsing_results_in_db
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
@@ -43,11 +44,22 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Interval, literal, select, update
+from sqlalchemy import Interval, func, literal, select, update
+from sqlalchemy.orm import Session
 
 BUNDLE = "differential"
 _FAILED = 1
 _ADDRESS = "http://in-process.invalid./"
+# States that a clock alone may end.
+_BY_THE_CLOCK = (
+    TaskInstanceState.UP_FOR_RETRY,
+    TaskInstanceState.UP_FOR_RESCHEDULE,
+    TaskInstanceState.DEFERRED,
+    TaskInstanceState.RUNNING,
+    TaskInstanceState.RESTARTING,
+)
+# Airflow compares with "later than".
+_A_MOMENT = timedelta(milliseconds=100)
 
 
 class ForkExecutor(BaseExecutor):
@@ -219,39 +231,45 @@ class World:
 
     def pass_time(self, dag_id: str, run_id: str) -> bool:
         """Set the clock forward to when the next thing that waits for it is due; False if nothing does."""
-        past = timedelta(hours=1)
         of_run = {"dag_id": dag_id, "run_id": run_id}
         with create_session() as session:
             waiting = session.scalars(
-                select(TaskInstance)
-                .filter_by(**of_run)
-                .where(
-                    TaskInstance.state.in_(
-                        (
-                            TaskInstanceState.UP_FOR_RETRY,
-                            TaskInstanceState.UP_FOR_RESCHEDULE,
-                            TaskInstanceState.DEFERRED,
-                            TaskInstanceState.RUNNING,
-                            TaskInstanceState.RESTARTING,
-                        )
-                    )
-                )
+                select(TaskInstance).filter_by(**of_run).where(TaskInstance.state.in_(_BY_THE_CLOCK))
             ).all()
+            due = [moment for ti in waiting if (moment := self._due(ti, session))]
+            if not due:
+                return False
+            passed = max(min(due) - datetime.now(UTC), timedelta()) + _A_MOMENT
             for ti in waiting:
-                if ti.end_date:
-                    ti.end_date -= past
-                if ti.trigger_timeout:
-                    ti.trigger_timeout -= past
-                if ti.last_heartbeat_at:
-                    ti.last_heartbeat_at -= past
+                for column in ("end_date", "trigger_timeout", "last_heartbeat_at"):
+                    if moment := getattr(ti, column):
+                        setattr(ti, column, moment - passed)
                 session.execute(
                     update(TaskReschedule)
                     .where(TaskReschedule.ti_id == ti.id)
-                    .values(reschedule_date=TaskReschedule.reschedule_date - literal(past, Interval()))
+                    .values(reschedule_date=TaskReschedule.reschedule_date - literal(passed, Interval()))
                 )
         self.scheduler.check_trigger_timeouts()
         self.scheduler._find_and_purge_task_instances_without_heartbeats()
-        return bool(waiting)
+        return True
+
+    def _due(self, ti: TaskInstance, session: Session) -> datetime | None:
+        """When Airflow does something about a task that waits, though nothing else happens."""
+        moment: datetime | None
+        match ti.state:
+            case TaskInstanceState.DEFERRED:
+                moment = ti.trigger_timeout
+            case TaskInstanceState.UP_FOR_RETRY:
+                ti.task = self.dags[ti.dag_id].task_dict[ti.task_id]
+                moment = ti.next_retry_datetime()
+            case TaskInstanceState.UP_FOR_RESCHEDULE:
+                moment = session.scalar(
+                    select(func.max(TaskReschedule.reschedule_date)).where(TaskReschedule.ti_id == ti.id)
+                )
+            case _:
+                silent = conf.getint("scheduler", "task_instance_heartbeat_timeout")
+                moment = ti.last_heartbeat_at and ti.last_heartbeat_at + timedelta(seconds=silent)
+        return moment
 
     def end_run(self, dag_id: str, run_id: str) -> None:
         """Kill what is at work, and forget the run."""

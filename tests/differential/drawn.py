@@ -100,8 +100,11 @@ class _Resolver:
         seeds = [node.name for node in self.nodes if node.kind == "seed" and not node.own_schema]
         for number, (made, age, checks) in enumerate(drawn):
             maker = seeds.pop(0) if made and seeds else None
-            source = Source(f"src{number}", maker, age)
-            self.sources.append(replace(source, checks=tuple(self._check(check, ()) for check in checks)))
+            tests = [self._check(check, ()) for check in checks]
+            if maker:
+                # dbt cannot be told that a generic test of a source waits for the seed.
+                tests = [replace(test, kind="singular") for test in tests]
+            self.sources.append(Source(f"src{number}", maker, age, tuple(tests)))
 
     def add(self, number: int, drawn: _Node) -> None:
         """Add a node after those that are there."""

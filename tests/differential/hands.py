@@ -11,11 +11,11 @@ from differential.choices import Case, Choices, Pipeline
 from differential.drawn import projects
 from differential.projects import Node, Project
 
-# retry: `./orrery retry --failed`. fix: what is broken is fixed in the warehouse. kill: the process of the
-# build vanishes; always: and again whenever it comes to the same point; lost: and Airflow's scheduler gives
-# it up at once, as it does with a task that stays in the queue.
-Act = Literal["clear", "success", "failed", "retry", "fix", "kill", "always", "lost"]
-BUILD = "build"
+# retry: `./orrery retry --failed`. fix: what is broken is fixed in the warehouse; break: it breaks again.
+# kill: the process of the build vanishes; always: and again whenever it comes to the same point. lost:
+# Airflow's scheduler gives the build up before it has begun, as it does with a task that stays in the queue.
+Act = Literal["clear", "success", "failed", "retry", "fix", "break", "kill", "always", "lost"]
+BUILD, RUN = "build", "run"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Hand:
     """One act.
 
     :param act: what is done
-    :param task: the name of a node, `<name>:tests` for its tests, or `build`
+    :param task: the name of a node, `<name>:tests` for its tests, `build`, or `run` for the run as a whole
     :param at: how many nodes dbt has begun or ended in this run by then; None: when the run has ended
     """
 
@@ -42,7 +42,7 @@ def targets(project: Project) -> list[str]:
     """What hands may be laid on."""
     nodes = [node.name for node in project.nodes if node.kind != "ephemeral"]
     tested = {owner for owner, check in project.checked() if not check.also and check.kind != "unit"}
-    return [*nodes, *(f"{name}:tests" for name in nodes if name in tested), BUILD]
+    return [*nodes, *(f"{name}:tests" for name in nodes if name in tested), BUILD, RUN]
 
 
 @st.composite
@@ -51,9 +51,11 @@ def hands(draw: st.DrawFn, project: Project) -> tuple[Hand, ...]:
     moments = st.one_of(st.integers(0, 2 * len(project.nodes)), st.none())
 
     def hand(act: Act) -> st.SearchStrategy[Hand]:
-        if act in ("retry", "fix"):
+        if act in ("retry", "fix", "break"):
             return st.builds(Hand, act=st.just(act), at=moments)
-        if act in ("kill", "always", "lost"):
+        if act == "lost":
+            return st.just(Hand(act, at=0))
+        if act in ("kill", "always"):
             return st.builds(Hand, act=st.just(act), at=st.integers(1, 2 * len(project.nodes)))
         return st.builds(
             Hand,
@@ -73,6 +75,7 @@ def hands(draw: st.DrawFn, project: Project) -> tuple[Hand, ...]:
         "failed",
         "retry",
         "fix",
+        "break",
         "kill",
         "always",
         "lost",

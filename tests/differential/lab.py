@@ -278,10 +278,10 @@ class _Try:
 
     def _seen(self, plan: dict[str, Any], answer: dict[str, Any], *, swap: bool) -> Seen:
         swapped = {node.name for node in self._case.project.nodes if node.swap and swap}
-        loose = {tid for tid, task in plan.items() if {name_of(uid) for uid in task["nodes"]} & swapped}
+        loose = _loose(plan, swapped)
         entries = [json.loads(line) for line in self._journal.read_text(encoding="utf-8").splitlines()]
         apart = self._case.pipeline.execute == "per_model"
-        return Seen(plan, answer["ended"], answer["state"], answer["shown"], entries, frozenset(loose), apart)
+        return Seen(plan, answer["ended"], answer["state"], answer["shown"], entries, loose, apart)
 
     def _run(self, choices: Choices, plan: dict[str, Any]) -> list[Difference]:
         self._lab.counts.runs += 1
@@ -311,6 +311,17 @@ class _Try:
 
     def _profile(self, schema: str) -> dict[str, object]:
         return {**self._lab._address, "schema": schema, "threads": 4}
+
+
+def _loose(plan: dict[str, Any], swapped: set[str]) -> frozenset[str]:
+    """The tasks of nodes that read something else in this run, themselves or through an ephemeral model."""
+    loose = {tid for tid, task in plan.items() if {name_of(uid) for uid in task["nodes"]} & swapped}
+    while True:
+        markers = {tid for tid in loose if plan[tid]["kind"] == "marker"}
+        more = {tid for tid, task in plan.items() if markers & set(task["upstream"])} - loose
+        if not more:
+            return frozenset(loose)
+        loose |= more
 
 
 def _tables(schema: str, case: Case) -> str:

@@ -81,7 +81,7 @@ class Oracle:
         nodes = {uid: name for uid, name in listed.items() if not self._left_out(uid, choices)}
         outcome.selected = set(nodes)
         sources = {uid for uid in nodes if uid.startswith("source.")} & self._checked_sources()
-        outcome.stale = self._stale(sources, nodes)
+        outcome.stale = self._stale(choices, sources, nodes)
         checked = listed.keys() & self._checked_sources()
         # Whole stages may be left out until nothing is left: that is what somebody has asked for.
         if not checked and all(uid.startswith("source.") for uid in listed):
@@ -113,7 +113,7 @@ class Oracle:
                 steps = [built - last, last]
         for number, step in enumerate(steps):
             if number == 1:
-                step = {uid for uid in step if not self._after_failure(uid, outcome)}  # noqa: PLW2901
+                step = {uid for uid in step if not self._after_failure(uid, choices, outcome)}  # noqa: PLW2901
             if not step:
                 continue
             select = ["--select", *(nodes[uid] for uid in sorted(step)), "--indirect-selection", "empty"]
@@ -166,20 +166,20 @@ class Oracle:
     def _checked_sources(self) -> set[str]:
         return {f"source.diff.app.{source.name}" for source in self._case.project.sources if source.age}
 
-    def _stale(self, checked: set[str], nodes: Iterable[str]) -> set[str]:
+    def _stale(self, choices: Choices, checked: set[str], nodes: Iterable[str]) -> set[str]:
         """What a source that is too old holds back."""
         project = self._case.project
         if self._case.pipeline.stale == "warn":
             return set()
         old = {s.ref for s in project.sources if s.age == "stale" and f"source.diff.{s.ref}" in checked}
-        barred = project.descendants(old) | old
+        barred = project.descendants(old, swap=choices.swap) | old
         return {uid for uid in nodes if not uid.startswith("source.") and reads(uid, project) & barred}
 
-    def _after_failure(self, test: str, outcome: Outcome) -> bool:
+    def _after_failure(self, test: str, choices: Choices, outcome: Outcome) -> bool:
         """Whether a test descends from what failed."""
         project = self._case.project
         failed = {name_of(uid) for uid, status in outcome.statuses.items() if status in _FAILED}
-        return bool(reads(test, project) & (failed | project.descendants(failed)))
+        return bool(reads(test, project) & (failed | project.descendants(failed, swap=choices.swap)))
 
 
 def _refresh(choices: Choices) -> list[str]:

@@ -54,6 +54,10 @@ class Node:
         """All that the node may read, in any run."""
         return self.parents + ((self.swap,) if self.swap else ())
 
+    def reads_in(self, *, swap: bool) -> tuple[str, ...]:
+        """What the node reads in a run with or without the variable `swap`."""
+        return (self.swap, *self.parents[1:]) if swap and self.swap else self.parents
+
     @property
     def is_model(self) -> bool:
         """Whether it is a model in dbt's words."""
@@ -116,12 +120,16 @@ class Project:
         """The seed that makes a source's table, by the source's name among parents."""
         return {source.ref: source.made_by for source in self.sources if source.made_by}
 
-    def descendants(self, names: set[str]) -> set[str]:
-        """What reads one of `names`, at any distance, in any run; a source follows its maker."""
+    def descendants(self, names: set[str], *, swap: bool | None = None) -> set[str]:
+        """What reads one of `names`, at any distance; a source follows its maker.
+
+        :param swap: in a run with or without the variable `swap`; None: in any run
+        """
         makers = self.makers()
         found: set[str] = set()
         for node in self.nodes:
-            read = {makers.get(name, name) for name in node.read} | set(node.read)
+            own = node.read if swap is None else node.reads_in(swap=swap)
+            read = {makers.get(name, name) for name in own} | set(own)
             if read & (names | found):
                 found.add(node.name)
         return found

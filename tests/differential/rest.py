@@ -9,6 +9,7 @@ from typing import Any
 
 from differential.compare import Difference, Seen
 from differential.expected import BAD
+from differential.hands import RUN
 from orrery.config.stages import HOOKS_END, HOOKS_START
 
 # What was published when a build was killed does not run again; news are published within this time.
@@ -130,13 +131,15 @@ class Rest:
                 continue
             for other, matters in self.above(task_id):
                 before = self.last(other)
-                if self._excused(other, task_id, last):
-                    continue
+                # With `tests: end`, tests come after all nodes, of which they read few.
+                excused = self._excused(other, task_id, last) or not (
+                    matters or _name(task_id) == _name(other)
+                )
                 state = self.seen.shown[other]["state"]
-                if before is not None and before.end is not None and before.end > last.begin:
+                if before is not None and before.end is not None and before.end > last.begin and not excused:
                     why = f"on what {other} was before it was built again"
                     yield Difference("old", f"{task_id} is a success {why}")
-                elif matters and state in _HELD:
+                elif matters and state in _HELD and not self._unseen(other):
                     yield Difference(
                         "old", f"{task_id} is a success, and {other}, which it reads, is {state}"
                     )
@@ -160,7 +163,7 @@ class Rest:
                     )
         failed = sorted(task_id for task_id, task in shown.items() if task["state"] in _HELD)
         right = "failed" if failed else "success"
-        if self.seen.state != right and not self._late_mark():
+        if self.seen.state != right and not self._marked_at_last():
             yield Difference("run", f"the run is a {self.seen.state}; failed are {failed or 'none'}")
 
     def _repeated(self) -> Iterator[Difference]:
@@ -241,10 +244,25 @@ class Rest:
                 return True
         return False
 
-    def _late_mark(self) -> bool:
-        """Whether the last hand marked a task of a run that had ended, which nobody looks at again."""
-        hands = [entry for entry in self.seen.journal if entry["event"] == "hand"]
-        return bool(hands) and hands[-1]["act"] in ("success", "failed") and not hands[-1]["here"]
+    def _unseen(self, other: str) -> bool:
+        """Whether a task was marked when no build was at work, which would have seen it."""
+        return any(
+            entry["event"] == "hand"
+            and entry["act"] in ("success", "failed")
+            and other in entry["tasks"]
+            and (entry["act"] == "success" or not entry["here"])
+            for entry in self.seen.journal
+        )
+
+    def _marked_at_last(self) -> bool:
+        """Whether a mark of the run was last, or of a task of a run that had ended: nobody looks again."""
+        marked = False
+        for entry in self.seen.journal:
+            if entry["event"] == "hand" and entry["act"] in ("success", "failed"):
+                marked = entry["task"] == RUN or not entry["here"]
+            elif entry["event"] == "cleared":
+                marked = False
+        return marked
 
     def sound(self) -> set[str]:
         """Tasks that are green together with all that they rest on, none of which a person has excused."""
@@ -259,6 +277,11 @@ class Rest:
             if green and not excused and all(other in good for other in above):
                 good.add(task_id)
         return good
+
+
+def _name(task_id: str) -> str:
+    """What a task is about: a node, or the node whose tests it stands for."""
+    return task_id.rpartition(".")[2].removesuffix("__unit")
 
 
 def _in_order(plan: Mapping[str, Any]) -> Iterable[str]:

@@ -108,6 +108,27 @@ def test_found_by_hands(where: Lab, name: str) -> None:
     assert [str(each) for each in where.after_hands(handled)] == []
 
 
+_DOOMED = (Node("m0", fault="broken"), Node("m1", parents=("m0",)), Node("m2"), Node("m3", parents=("m2",)))
+_FIXED = Hand("fix", at=0)
+
+
+@pytest.mark.parametrize(
+    "hands",
+    [
+        (_FIXED, Hand("break"), Hand("clear", "m0")),
+        (_FIXED, Hand("break"), Hand("clear", "m0"), Hand("fix"), Hand("retry")),
+        # The last node is at work, and the others have ended.
+        (_FIXED, Hand("failed", "m0", at=7)),
+        (_FIXED, Hand("clear", "m0"), Hand("always", at=9)),
+        (_FIXED, Hand("clear", "m0"), Hand("failed", "build", at=9)),
+    ],
+    ids=["it fails", "it is mended", "it is marked", "its build is killed", "its build is stopped"],
+)
+def test_what_was_built_on_a_node_that_then_fails_is_no_success(where: Lab, hands: tuple[Hand, ...]) -> None:
+    handled = Handled(Case(Project(_DOOMED), runs=(Choices(threads=1),)), hands)
+    assert [str(each) for each in where.after_hands(handled)] == []
+
+
 def test_a_build_that_is_killed_within_a_microbatch_model_loses_no_batch(where: Lab) -> None:
     """Its table is there with the first batch, and a model with a table runs the last ones only."""
     nodes = (Node("m0"), Node("m1", "microbatch", parents=("m0",)))

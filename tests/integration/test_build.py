@@ -514,7 +514,7 @@ HALF = ["success", "running", "deferred", "deferred", "running"]
 FAILED = ("failed", ["success", "failed", "upstream_failed", "upstream_failed", "success"])
 
 
-def test_marked_and_cleared_while_the_build_is_at_work(stack: Live) -> None:
+def test_a_mark_holds_back_descendants_and_what_is_cleared_runs_again(stack: Live) -> None:
     with chains(stack, 0, 1, 2) as (running, waiting, cleared):
         running.mark(running.task(2), "failed")
         waiting.mark(waiting.task(3), "failed")
@@ -534,7 +534,7 @@ def test_marked_and_cleared_while_the_build_is_at_work(stack: Live) -> None:
     assert [tasks[cleared.task(number)]["try_number"] for number in range(1, 5)] == [2, 2, 2, 2]
 
 
-def test_cleared_alone_marked_as_success_and_stopped(stack: Live) -> None:
+def test_what_is_cleared_alone_runs_alone_and_a_stopped_build_stays_stopped(stack: Live) -> None:
     with chains(stack, 3, 4, 5) as (cleared, marked, stopped):
         cleared.clear(cleared.task(1))
         marked.mark(marked.task(2), "success")
@@ -549,7 +549,7 @@ def test_cleared_alone_marked_as_success_and_stopped(stack: Live) -> None:
     assert cleared.built() == "12341234"
     assert marked.built() == "1234"
     assert stopped.built() == "1"
-    assert stopped.note(2).startswith("The task 'build' was stopped before it came to this task.")
+    assert stopped.note(2).startswith("The task 'build' was stopped before this task had ended.")
     tasks = stack.airflow.tasks(HANDS, stopped.run_id)
     assert tasks[BUILD]["try_number"] == 1
     # What is cleared later goes on, with the build.
@@ -585,7 +585,7 @@ def test_a_build_that_is_always_killed_ends(stack: Live) -> None:
     nothing_left(stack)
 
 
-def test_paused_while_the_build_is_at_work(stack: Live) -> None:
+def test_a_build_of_a_paused_dag_goes_on_to_its_end(stack: Live) -> None:
     def pause(paused: bool) -> None:
         stack.airflow.patch(f"/dags/{FAULTS}", {"is_paused": paused})
 
@@ -599,7 +599,7 @@ def test_paused_while_the_build_is_at_work(stack: Live) -> None:
     is_complete(stack, half)
 
 
-def test_stale_source(stack: Live) -> None:
+def test_a_stale_source_fails_skips_or_warns_as_the_pipeline_says(stack: Live) -> None:
     freshness, reading = (
         "source_freshness.trial_stale__trial_arrivals",
         {"core.trial_arrived", "core.trial_arrived_again"},
@@ -639,7 +639,7 @@ def test_stale_source(stack: Live) -> None:
     assert [node["unique_id"] for node in function["nodes"]] == ["function.orrery_demo.trial_half"]
 
 
-def test_stale_source_where_each_task_runs_for_itself(stack: Live) -> None:
+def test_readers_of_a_stale_source_are_skipped_where_each_task_runs_for_itself(stack: Live) -> None:
     dag_id, freshness = "trial_stale_per_model", "source_freshness.trial_stale__trial_arrivals"
     reader, after = "core.trial_arrived", "core.trial_arrived_again"
     stack.query("update dev.trial_arrivals set loaded_at = now() - interval '2 hours'")
@@ -671,7 +671,7 @@ def test_hooks_of_the_project_run_once(stack: Live) -> None:
     assert [line.model for line in log_lines(stack)] == ["on-run-start", "trial_phase_last", "on-run-end"]
 
 
-def test_run_of_a_part(stack: Live) -> None:
+def test_a_run_of_a_part_builds_that_part_and_skips_the_rest(stack: Live) -> None:
     state, tasks = run(stack, FAULTS, {"select": "fault_beside+ fault_left", "exclude": "fault_last"})
     assert state == "success"
     chosen = {"core.fault_beside", "core.fault_joined", "core.fault_left", "tests.fault_left"}

@@ -269,6 +269,29 @@ def test_fail_fast_ends_the_run_as_dbt_does(make: Make) -> None:
     assert "upstream_failed" not in again.states.values()
 
 
+def test_fail_fast_holds_for_all_commands_of_a_build(make: Make) -> None:
+    source = (
+        "sources: [{name: app, schema: '{{ target.schema }}', tables: [{name: raw, loaded_at_field: at,"
+        " config: {freshness: {error_after: {count: 1, period: day}}}}]}]"
+    )
+    seed = {
+        "raw.csv": "id,at\n1,2026-01-01 00:00:00\n",
+        "raw.yml": "seeds: [{name: raw, config: {column_types: {id: date}}}]",
+    }
+    tests = "models: [{name: other, columns: [{name: id, data_tests: [not_null]}]}]"
+    build = make(
+        {"other": "select 1 as id", "reader": "select id from {{ source('app', 'raw') }}"},
+        project="flags: {fail_fast: true}",
+        pipeline="tests: end\n",
+        **{"models/other.yml": tests, "models/app.yml": source},
+        **{f"seeds/{name}": text for name, text in seed.items()},
+    ).build()
+    # dbt would have had one command, and would have begun with none of the others.
+    known = {"seed.raw": "failed", "hooks.on_run_end": "success"}
+    assert build.states == {**dict.fromkeys(build.states, "upstream_failed"), **known}
+    assert build.message("core.other") == "Skipping due to fail_fast"
+
+
 def test_a_failure_that_no_last_task_shows_is_shown_by_the_task_of_the_last_hooks(make: Make) -> None:
     tests = "models: [{name: a, columns: [{name: id, data_tests: [not_null]}]}]"
     builder = make({"a": "select 1 as id"}, pipeline="tests: end\n", **{"models/a.yml": tests})

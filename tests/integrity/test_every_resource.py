@@ -104,9 +104,9 @@ def test_what_is_left_out_is_said_in_one_line(built: Built) -> None:
     (line,) = [line for line in built.said if line.startswith("Left out")]
     assert line == (
         "Left out: 1 metric: how_many, 1 saved query: saved, 1 semantic model: sem (dbt build does nothing"
-        " for these); 1 analysis: look (dbt only compiles analyses); 5 sources (nothing loads"
-        " or checks these); 1 exposure: board (without a run block, or not all that they depend on is in one"
-        " pipeline)."
+        " for these); 1 analysis: look (dbt only compiles analyses); 1 exposure: board (without a run block,"
+        " or not all that they depend on is in one pipeline); 5 sources (without ingestion, freshness and"
+        " tests)."
     )
 
 

@@ -87,6 +87,7 @@ ONLY = {
         "orrery.execute.profile",
         "orrery.execute.results",
         "orrery.execute.run_folder",
+        "orrery.execute.trial",
     },
     ("alert", "ingest"): {"orrery.ingest.connections", "orrery.ingest.http"},
     ("publish", "execute"): {
@@ -97,6 +98,7 @@ ONLY = {
         "orrery.execute.profile",
         "orrery.execute.results",
         "orrery.execute.run_folder",
+        "orrery.execute.trial",
     },
     ("publish", "ingest"): {"orrery.ingest.errors", "orrery.ingest.stores"},
     ("cli", "execute"): {

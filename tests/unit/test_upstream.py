@@ -37,7 +37,7 @@ from dbt_common.behavior_flags import BehaviorFlagRendered
 from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
 from orrery.alert.send import _RateLimit
-from orrery.execute.reporter import _FAIL_FAST
+from orrery.execute.reporter import FAIL_FAST
 from orrery.ingest.kubernetes import JobOperator
 from orrery.manifest import outline, plugins, quick_dbt, var_parsing
 
@@ -144,7 +144,7 @@ def test_dbts_tasks_have_what_an_invocation_extends() -> None:
         signature(task).bind(object(), object(), object())
     assert "not get_flags().skip_nodes_if_on_run_start_fails" in getsource(RunTask.execute_with_hooks)
     # What it says of nodes that it leaves out with fail_fast.
-    assert f'message = "{_FAIL_FAST}"' in getsource(RunTask.execute_nodes)
+    assert f'message = "{FAIL_FAST}"' in getsource(RunTask.execute_nodes)
     # How it hands over batches: by name, and for their results.
     for source in (getsource(MicrobatchModelRunner.execute), getsource(RunTask)):
         assert not re.search(r"_submit_batch\(\s*+(?!node=|self,)", source.replace("def ", ""))

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 from orrery.alert.memory import asset_of_alerts
 from orrery.config.alerts import Alerts
 from orrery.execute.ending import await_others
+from orrery.execute.trial import leave_trials_alone
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,6 +36,7 @@ class AlertOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Tell; raises AirflowRescheduleException while other tasks are at work."""
+        leave_trials_alone(context)
         states = await_others(context["ti"])
         try:
             # Slack's client costs time that parsing must not pay.

@@ -45,7 +45,9 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
     failed = [task for task in tasks if task["state"] == "failed"]
     for task in failed:
         _show_failure(api, task, results.get(key_of(task)), console)
-    succeeded = bool(run["state"] == "success")
+    # Airflow judges a run by its last tasks alone; that something is not published is no failure of it.
+    bad = any(task["state"] == "failed" and stage_of(task) != PUBLISH for task in tasks)
+    succeeded = run["state"] == "success" and not bad
     states = Counter(_state(task, results) for task in tasks)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     console.print(
@@ -153,4 +155,7 @@ def _show_failure(api: AirflowApi, task: Json, result: Json | None, console: Con
 
 
 def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0][:120]
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    # What ends in a colon says nothing yet.
+    count = 2 if lines and lines[0].endswith(":") else 1
+    return " ".join(lines[:count])[:120]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from orrery.config.errors import OrreryError
-from orrery.execute.channel import HELD, HOLD, Try
+from orrery.execute.channel import HELD, HOLD, SETTLE, Try
 from orrery.execute.publisher import Publisher, Store
 from orrery.execute.run_graph import FAILED, RunGraph
 
@@ -53,6 +53,11 @@ class AirflowTasks:
                 "execute: per_model in the pipeline's file."
             )
         return {tid: Try(**held[tid]) for tid in task_ids if tid in held}
+
+    def settle(self) -> None:
+        """Say that nodes have come to their ends: no success is to rest on what has failed since."""
+        self._publisher.flush()
+        self._store.set(SETTLE, {})
 
     def flush(self) -> None:
         """Wait until all news are published."""

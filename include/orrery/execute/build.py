@@ -14,6 +14,7 @@ from orrery.execute import build_tries
 from orrery.execute.channel import RELEASE
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, WARNINGS_KEY, outcome, refusal
+from orrery.execute.trial import leave_trials_alone
 from orrery.plan.model import PipelinePlan
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class DbtBuildOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Build what waits; raises AirflowFailException when no other try can help."""
+        leave_trials_alone(context)
         if build_tries.is_closing(context["ti"]):
             self._close(context)
         try:

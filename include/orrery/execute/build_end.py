@@ -7,6 +7,7 @@ after that has the build run again; so has any node that waits when the build ha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from orrery.config.stages import BUILD
 from orrery.execute import build_tries, task_details, task_instances
 from orrery.execute.channel import FAIL_METHOD, NODE_OPERATOR, Answer
 from orrery.execute.grounds import DONE
+from orrery.execute.outdated import end_outdated
 from orrery.execute.run_graph import RunGraph
 from orrery.execute.task_instances import HOLDER, PATIENCE, of_run
 
@@ -32,32 +34,39 @@ _FAILED = (TaskInstanceState.FAILED, TaskInstanceState.UPSTREAM_FAILED)
 _GO_ON = "Clear what has failed of this run, with 'build', to go on: ./orrery retry {} --failed"
 
 
-def release(scope: TaskScope, reason: str, final: bool, session: Session) -> None:
+def release(scope: TaskScope, reason: str, final: bool, graph: RunGraph | None, session: Session) -> None:
     """Do for the build itself, which cannot go on, what becomes of its tasks.
 
     :param final: whether no other try can help
+    :param graph: the graph of the run, here and below, if a build has told it
     """
     task_instances.lock(scope, session)
     build = _build(scope, session)
     if build is None:
         return
     if build.state in _FAILED:
-        end_left(scope, _why(build), None, session)
+        end_left(scope, _why(build), None, graph, session)
     elif build.state == TaskInstanceState.RUNNING and (final or build_tries.is_last(build)):
         told = f"The task 'build' has failed for good: {reason}"
-        end_left(scope, told if final else f"{told}\n{_GO_ON.format(build.dag_id)}", None, session)
+        end_left(scope, told if final else f"{told}\n{_GO_ON.format(build.dag_id)}", None, graph, session)
     else:
         task_instances.release(scope, session)
 
 
-def adopt_orphans(scope: TaskScope, session: Session) -> None:
+def settle(scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
+    """Do what a build asks for that has come to the end of its nodes."""
+    task_instances.lock(scope, session)
+    end_outdated(scope, graph, session)
+
+
+def adopt_orphans(scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
     """See to the tasks of a build from which nothing is heard: wait on when it is to come, or end them."""
     task_instances.lock(scope, session)
     build = _build(scope, session)
     if build is None:
         return
     if build.state in _FAILED:
-        _end_with(build, scope, session)
+        _end_with(build, scope, graph, session)
         return
     resumed = (
         *of_run(scope),
@@ -79,16 +88,17 @@ def adopt_orphans(scope: TaskScope, session: Session) -> None:
         task_instances.release(scope, session)
 
 
-def end_failed(build: Any, session: Session) -> None:
+def end_failed(build: Any, graph: Callable[[TaskScope, Session], RunGraph | None], session: Session) -> None:
     """End the nodes of a build that somebody is about to write down as failed for good.
 
     The run is not locked: who does that has its lock, or has begun with the row of the build.
 
     :param build: its task instance, in the session
+    :param graph: finds the graph of the run
     """
     if build.state in _FAILED:
         scope = TaskScope(dag_id=build.dag_id, run_id=build.run_id, task_id=build.task_id)
-        end_left(scope, _why(build), None, session)
+        end_left(scope, _why(build), None, graph(scope, session), session)
 
 
 def rebuild(scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
@@ -102,7 +112,7 @@ def rebuild(scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
     if build is None or build.state not in State.finished:
         return
     if build.state in _FAILED and not _was_cleared_after(build, _asking(scope, session)):
-        _end_with(build, scope, session)
+        _end_with(build, scope, graph, session)
     elif not _waits_for_worker(scope, graph, session):
         clear_task_instances([build], session, dag_run_state=False)
 
@@ -115,8 +125,10 @@ def answer(scope: TaskScope, session: Session) -> dict[str, str]:
     return {"answer": Answer.OVER, "why": _why(_build(scope, session))}
 
 
-def end_left(scope: TaskScope, why: str, until: datetime | None, session: Session) -> None:
-    """End the nodes that have not been built as upstream_failed.
+def end_left(
+    scope: TaskScope, why: str, until: datetime | None, graph: RunGraph | None, session: Session
+) -> None:
+    """End the nodes that have not been built as upstream_failed, and what was built on them before.
 
     :param why: their note
     :param until: those that were cleared later than this are left alone
@@ -159,10 +171,11 @@ def end_left(scope: TaskScope, why: str, until: datetime | None, session: Sessio
     if changes:
         session.execute(update(TaskInstance), changes)
         task_details.write_notes(dict.fromkeys(left, why), session)
+        end_outdated(scope, graph, session)
 
 
-def _end_with(build: Any, scope: TaskScope, session: Session) -> None:
-    end_left(scope, _why(build), _end(build), session)
+def _end_with(build: Any, scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
+    end_left(scope, _why(build), _end(build), graph, session)
 
 
 def _why(build: Any) -> str:
@@ -171,7 +184,7 @@ def _why(build: Any) -> str:
     if build_tries.is_last(build):
         number = build_tries.number_of(build)
         return f"The task 'build' has failed for good, after {number} tries; see its log. {go_on}"
-    return f"The task 'build' was stopped before it came to this task. {go_on}"
+    return f"The task 'build' was stopped before this task had ended. {go_on}"
 
 
 def _was_cleared_after(build: Any, node: Any) -> bool:

@@ -151,6 +151,7 @@ class BuildRun:
             rounds.graph = runner.graph
         if around is None and (around := self._airflow.hold(hooks, runner.graph)):
             runner.run(around)
+        self._airflow.settle()
         runner.end(hidden_failure(self._plan.tasks, self._airflow.states(), self._tally.ended))
 
     def _give_up(self, error: BaseException) -> None:

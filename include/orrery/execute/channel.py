@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +24,9 @@ HOLD = PREFIX + "hold"
 HELD = PREFIX + "held"
 # By a build: the news of tasks (a Publish).
 PUBLISH = PREFIX + "publish"
+# By a build that has come to its end: what was built before something that it descends from has failed is no
+# success any more.
+SETTLE = PREFIX + "settle"
 # By a build that does not reach its end (a Release): give back what it still holds. When no other try
 # follows, what is left ends as upstream_failed.
 RELEASE = PREFIX + "release"
@@ -66,8 +69,13 @@ def _checked(value: Any) -> Any:
 
 
 def _moment(value: str) -> str:
-    if datetime.fromisoformat(value).tzinfo is None:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
         raise ValueError("a time has no time zone")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time is out of range") from None
     return value
 
 

@@ -12,7 +12,7 @@ from orrery.execute.assignment import Assignment
 from orrery.execute.collector import Collector, Line
 from orrery.execute.hooks import Hooks
 from orrery.execute.invocation import Invocation
-from orrery.execute.reporter import Reporter
+from orrery.execute.reporter import FAIL_FAST, Reporter
 from orrery.execute.results import NodeResult, failing, read_results, result_of
 from orrery.execute.run_folder import keep_results
 from orrery.execute.unit_tests import ephemeral_models
@@ -65,8 +65,8 @@ class Commands:
         :param ended: how many of the tasks have ended
         :param first: whether the hooks at the start run
         """
-        if self._reporter.broken:
-            self._hold_back(tasks)
+        if reason := self._reporter.broken or self._fails_fast():
+            self._hold_back(tasks, reason)
             return
         while True:
             self._hooks.choose(first=first)
@@ -88,6 +88,9 @@ class Commands:
     def freshness(self, tasks: Collection[TaskPlan]) -> None:
         """Run `dbt source freshness`; raises what ends it before its time."""
         reporter = self._reporter
+        if reason := self._fails_fast():
+            self._hold_back(tasks, reason)
+            return
         collector = Collector(tasks, started=reporter.started, ended=reporter.finished, told=_tell)
         self._hooks.choose(builds=False)
         result = self._dbt.run(
@@ -99,7 +102,13 @@ class Commands:
         if result.exception is not None:
             raise result.exception
         collector.finish(read_results(self._folder))
+        # dbt's own build knows nothing of this check.
+        reporter.failed.clear()
         self._keep_results()
+
+    def _fails_fast(self) -> str | None:
+        """Why no command follows the last one, if none does."""
+        return FAIL_FAST if self._invocation.fail_fast and self._reporter.failed else None
 
     def _run(
         self, command: str, tasks: Collection[TaskPlan], hooks: Collection[TaskPlan], *, nodes: bool = True
@@ -153,12 +162,12 @@ class Commands:
         collector.give_up(uid for hook in hooks for uid in hook.nodes)
         if tasks:
             self._reporter.broken, self.raised = message, True
-            self._hold_back(tasks)
+            self._hold_back(tasks, message)
 
-    def _hold_back(self, tasks: Iterable[TaskPlan]) -> None:
-        """End tasks that dbt does not run because it is `broken`."""
+    def _hold_back(self, tasks: Iterable[TaskPlan], reason: str) -> None:
+        """End tasks that dbt does not run."""
         for task in tasks:
-            self._reporter.hold_back(task.task_id, self._reporter.broken)
+            self._reporter.hold_back(task.task_id, reason)
 
     def _keep_results(self) -> None:
         """Keep dbt's results where they are to be published; the next command overwrites them."""

@@ -135,6 +135,7 @@ class DbtRun:
         """
         reporter = self._reporter
         reporter.tries |= tries
+        reporter.failed.clear()
         self._redo_batches(tries)
         remaining = self._known(
             task

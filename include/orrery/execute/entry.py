@@ -1,4 +1,4 @@
-"""What a task that stands for itself does before anything else."""
+"""What a task does before anything else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from orrery.config.project import Project
 from orrery.config.stages import INGEST
 from orrery.execute.options import RunOptions
 from orrery.execute.results import RESULT_KEY, refusal
+from orrery.execute.trial import leave_trials_alone
 from orrery.plan.objects import check_object
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def check_choices(task: Any, context: Context) -> RunOptions:
     Raises AirflowFailException for a mistake in them, which no retry mends and which the task's XCom tells,
     and AirflowSkipException when the run leaves the task out.
     """
+    leave_trials_alone(context)
     # It leads to dbt, for which parsing must not pay.
     from orrery.execute.narrow import reason_to_skip
 

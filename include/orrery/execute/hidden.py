@@ -33,6 +33,9 @@ def hidden_failure(
     followed = {other for task in tasks.values() if task.stage != PUBLISH for other in task.upstream}
     for task_id, task in tasks.items():
         last = task_id not in followed and task.stage != PUBLISH and task_id != HOOKS_END
-        if last and (task_id in failed or (task.kind is TaskKind.EXPOSURE and task.upstream & failed)):
+        held_back = (
+            task.kind is TaskKind.EXPOSURE and states.get(task_id) != "success" and task.upstream & failed
+        )
+        if last and (task_id in failed or held_back):
             return None
     return f"{min(failed)} failed." if failed else None

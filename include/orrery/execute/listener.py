@@ -26,7 +26,8 @@ def on_task_instance_failed(task_instance: Any) -> None:
     if session is None:
         return
     from orrery.execute.build_end import end_failed
+    from orrery.execute.state_store import NodeStateStore
 
     # Airflow takes an error of a listener lightly, but its transaction would not.
     with session.begin_nested():
-        end_failed(task_instance, session)
+        end_failed(task_instance, NodeStateStore().graph, session)

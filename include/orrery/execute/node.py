@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from orrery.execute.channel import FAIL_METHOD, ORPHANED, REBUILD, Answer
 from orrery.execute.entry import check_choices
 from orrery.execute.results import RESULT_KEY, is_stale, outcome, summary
 from orrery.execute.stale import why_stale
+from orrery.execute.trial import is_trial, leave_trials_alone
 from orrery.manifest.known_secrets import conceal
 from orrery.plan.model import TaskKind
 
@@ -173,6 +173,7 @@ class BuiltNodeOperator(DbtNodeOperator):
                 self._skip(context, "Hooks run with dbt's commands only: test a node, or the task 'build'.")
             self._run_alone(check_choices(self, context), context)
             return
+        leave_trials_alone(context)
         self._ask(REBUILD, context)
         self.log.info("The task 'build' of this run is asked to build it.")
         raise _later()
@@ -213,11 +214,6 @@ class BuiltNodeOperator(DbtNodeOperator):
             self.log.info("Compiled SQL in the task 'build': %s", path)
         self._report(context, result, compiled_sql)
         raise NodeFailedError(result["message"] or result["status"])
-
-
-def is_trial() -> bool:
-    """Whether `airflow tasks test` runs the task: in a DAG run that nobody schedules, and that is deleted."""
-    return os.environ.get("AIRFLOW_TEST_MODE") == "True"
 
 
 def _later() -> AirflowRescheduleException:

@@ -20,9 +20,9 @@ from orrery.plan.model import TaskKind
 # What a failed node's task gets of dbt's log, in lines.
 _LINES = 200
 _NO_HOOKS = "No hooks to run."
-_NOTHING_HIDDEN = "No hooks to run, and nothing has failed that later tasks would hide."
+_NOTHING_HIDDEN = "No hooks to run. What has failed, if anything, is shown by its own tasks."
 # dbt's own words.
-_FAIL_FAST = "Skipping due to fail_fast"
+FAIL_FAST = "Skipping due to fail_fast"
 _NOTHING_RAN = "dbt ran nothing here, and so no hooks."
 
 
@@ -99,7 +99,7 @@ class Reporter:
         """
         above = self._failed() & self._graph.ancestors([task_id])
         # With fail_fast, dbt also skips what does not descend from the failure.
-        causes = sorted(self.failed if reason == _FAIL_FAST else above)
+        causes = sorted(self.failed if reason == FAIL_FAST else above)
         again = [cause for cause in causes if not self._is_last(cause)]
         if causes and len(again) == len(causes):
             self._tally.hold_back(task_id, f"{causes[0]} failed, and is tried again.")

@@ -88,8 +88,8 @@ class RunGraph:
 
 
 def stands_apart(task: TaskPlan) -> bool:
-    """Whether dbt has no part in a task, and nothing that it runs waits for it."""
-    return task.kind in (TaskKind.MARKER, TaskKind.EXPOSURE, TaskKind.PUBLISH)
+    """Whether a task has no place in the order of nodes; what runs for an exposure comes after its nodes."""
+    return task.kind in (TaskKind.MARKER, TaskKind.PUBLISH)
 
 
 def _reach(task_ids: Iterable[str], steps: Mapping[str, Collection[str]]) -> set[str]:

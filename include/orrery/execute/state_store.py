@@ -27,6 +27,7 @@ from orrery.execute.channel import (
     PUBLISH,
     REBUILD,
     RELEASE,
+    SETTLE,
     Hold,
     MessageError,
     Publish,
@@ -76,10 +77,10 @@ class NodeStateStore(MetastoreBackend):
     def _obey(self, scope: TaskScope, key: str, value: str, session: Session) -> None:
         """Do what a key of the channel asks for; raises MessageError and HTTPException before that."""
         if key == REBUILD:
-            build_end.rebuild(scope, self._graph(scope, session), session)
+            build_end.rebuild(scope, self.graph(scope, session), session)
         elif key == ORPHANED:
-            build_end.adopt_orphans(scope, session)
-        elif key not in (HOLD, PUBLISH, RELEASE):
+            build_end.adopt_orphans(scope, self.graph(scope, session), session)
+        elif key not in (HOLD, PUBLISH, SETTLE, RELEASE):
             raise HTTPException(422, {"reason": "unknown_key", "message": f"{key}: Orrery has no such key"})
         elif scope.task_id != BUILD:
             told = f"{key}: only the task {BUILD!r} may use it, not {scope.task_id!r}"
@@ -88,19 +89,21 @@ class NodeStateStore(MetastoreBackend):
             self._hold(scope, read_message(Hold, value), session)
         elif key == PUBLISH:
             news = read_message(Publish, value)
-            task_instances.publish(scope, news.updates, lambda: self._graph(scope, session), session)
+            task_instances.publish(scope, news.updates, lambda: self.graph(scope, session), session)
             if news.alive:
                 task_instances.keep_alive(scope, session)
+        elif key == SETTLE:
+            build_end.settle(scope, self.graph(scope, session), session)
         else:
             end = read_message(Release, value)
-            build_end.release(scope, end.reason, end.final, session)
+            build_end.release(scope, end.reason, end.final, self.graph(scope, session), session)
 
     def _hold(self, scope: TaskScope, message: Hold, session: Session) -> None:
         if message.graph:
             super().set(scope, GRAPH, json.dumps(message.graph), session=session)
         task_instances.hold(scope, message, session)
 
-    def _graph(self, scope: TaskScope, session: Session) -> RunGraph | None:
+    def graph(self, scope: TaskScope, session: Session) -> RunGraph | None:
         """The graph of the run, if a build has told it."""
         text = super().get(replace(scope, task_id=BUILD), GRAPH, session=session)
         return _unpacked(text) if text else None

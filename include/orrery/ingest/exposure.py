@@ -65,7 +65,11 @@ class HttpOperator(BaseOperator):
         except NoAnswerError as error:
             raise IngestError(f"{what} fails: {error}\n  Check the connection, and the service.") from None
         if problem := service.problem(answer):
-            fix = "Set the host of the connection to that address." if answer.is_redirect else answer.text
+            fix = (
+                "Set the host of the connection to that address."
+                if answer.is_redirect
+                else answer.text.strip() or "the answer is empty."
+            )
             raise IngestError(f"{what} is answered with {problem}: {fix[:_LONGEST]}")
         return f"{call.method} {call.endpoint}: {answer.status_code}"
 

@@ -26,6 +26,8 @@ DIALECT = Dialect(",", '"', '"')
 _BATCH, _BATCH_BYTES, _PIECE_BYTES = 10_000, 16 << 20, 4 << 20
 # Bytes of a value in a dictionary, of which the rows that are read at once may all have the same.
 _LONG_VALUE = 4096
+# The encoding of texts by what they share with the one before, and bytes that are read to know their lengths.
+_DELTA, _DELTA_BYTES = "DELTA_BYTE_ARRAY", 16 << 20
 # Of the times that Spark writes in 96 bits: in nanoseconds, those after 2262 would come out as others.
 _UNIT = "us"
 # A row group is read as a whole up to this size, which is fastest, and else through small buffers.
@@ -48,7 +50,7 @@ class ParquetRecords:
             if not self.columns:
                 raise FileError(name, "has no columns", "Land a file with at least one.")
             self._check_expansion(found.metadata, stream.seek(0, SEEK_END))
-            self._batch = self._rows_at_once(found.metadata, found.schema)
+            self._batch = self._rows_at_once(stream, found.metadata, found.schema)
             self._source = parquet.ParquetFile(
                 stream,
                 metadata=found.metadata,
@@ -97,15 +99,16 @@ class ParquetRecords:
             yield from self._pieces(batch.slice(0, half), before)
             yield from self._pieces(batch.slice(half), before + half)
 
-    def _rows_at_once(self, metadata: Any, schema: Any) -> int:
+    def _rows_at_once(self, stream: IO[bytes], metadata: Any, schema: Any) -> int:
         """How many rows to read at once."""
+        deltas = sum(_longest_deltas(stream, metadata, schema))
         nested = [column for column in range(len(schema)) if schema.column(column).max_repetition_level]
         widest = 1.0
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             # Values that are all the same take no room there, but do so here.
             values = WIDTH * sum(group.column(column).num_values for column in nested)
-            widest = max(widest, (group.total_byte_size + values) / max(group.num_rows, 1))
+            widest = max(widest, (group.total_byte_size + values) / max(group.num_rows, 1), deltas)
         if widest > LONGEST:
             raise self._too_long("its rows are")
         return max(1, min(_BATCH, int(_BATCH_BYTES / widest)))
@@ -142,6 +145,8 @@ def _dictionaries(stream: IO[bytes], metadata: Any, schema: Any) -> list[str]:
     To look up the values takes less time where they are short, as most are.
     """
     texts = [column for column in range(len(schema)) if schema.column(column).physical_type == "BYTE_ARRAY"]
+    # A row of a list may have millions of them.
+    nested = {schema.column(column).path for column in texts if schema.column(column).max_repetition_level}
     found = set[str]()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -150,7 +155,8 @@ def _dictionaries(stream: IO[bytes], metadata: Any, schema: Any) -> list[str]:
         large = {
             chunk.path_in_schema
             for chunk in chunks
-            if chunk.has_dictionary_page and chunk.total_uncompressed_size > _LONG_VALUE
+            if chunk.has_dictionary_page
+            and (chunk.path_in_schema in nested or chunk.total_uncompressed_size > _LONG_VALUE)
         }
         if large := large - found:
             source = parquet.ParquetFile(
@@ -158,8 +164,27 @@ def _dictionaries(stream: IO[bytes], metadata: Any, schema: Any) -> list[str]:
             )
             batches = source.iter_batches(1, row_groups=[number], columns=sorted(large))
             first = next(batches, pa.record_batch({}))
-            found |= {path for path in large if _longest(first, path) > _LONG_VALUE}
+            found |= {path for path in large if path in nested or _longest(first, path) > _LONG_VALUE}
     return sorted(found)
+
+
+def _longest_deltas(stream: IO[bytes], metadata: Any, schema: Any) -> Iterator[int]:
+    """The bytes of the longest row of each column whose texts are told by their differences.
+
+    The file tells nothing of that length, but that no value is longer than its part of the file.
+    """
+    for column in range(len(schema)):
+        path, longest = schema.column(column).path, 0
+        for number in range(metadata.num_row_groups):
+            chunk = metadata.row_group(number).column(column)
+            if _DELTA not in chunk.encodings:
+                continue
+            rows = max(1, _DELTA_BYTES // max(chunk.total_uncompressed_size, 1))
+            source = parquet.ParquetFile(stream, metadata=metadata, buffer_size=1 << 16)
+            for batch in source.iter_batches(rows, row_groups=[number], columns=[path]):
+                values = batch.column(0)
+                longest = max([longest, *(size_of(values.slice(row, 1)) for row in range(len(batch)))])
+        yield longest
 
 
 def _longest(first: Any, path: str) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orrery.config.errors import Problem, nearest
 from orrery.config.project import Project
 from orrery.manifest import fingerprint
+from orrery.manifest.install import are_installed
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
@@ -24,11 +25,14 @@ _NOT_FOUND = re.compile(
     r"(?: in package or project '[^']*')? which was not found"
 )
 
+# What dbt says of a macro of a package that is not there.
+_UNDEFINED = re.compile(r"'\w+' is undefined")
+
 
 def could_not_parse(project: Project, error: object) -> str:
     """The message of a project that dbt cannot parse: dbt's own, and what helps to find the place."""
     said = str(error).strip()
-    place = _missing_variable(project, said) or _not_found(project, said)
+    place = _missing_variable(project, said) or _not_found(project, said) or _missing_package(project, said)
     folder = project.relative(project.dbt_dir)
     return "\n".join([f"dbt could not parse the project in {folder}/:", said, *map(str, place)])
 
@@ -63,6 +67,14 @@ def _not_found(project: Project, said: str) -> list[Problem]:
     asked = re.compile(rf"['\"](?P<name>{re.escape(name)})['\"]")
     path = project.dbt_dir / found["file"]
     return _places(project, path, asked, f"there is no {found['kind']} {found['name']!r}", fix)[:1]
+
+
+def _missing_package(project: Project, said: str) -> list[Problem]:
+    if not _UNDEFINED.search(said) or are_installed(project):
+        return []
+    listed = project.relative(project.dbt_dir / "packages" / "packages.yml")
+    what = "not all dbt packages that it lists are installed"
+    return [Problem(listed, what, "If that is why: ./orrery build --packages tries again.")]
 
 
 def _places(project: Project, path: Path, asked: re.Pattern[str], what: str, fix: str) -> list[Problem]:

@@ -49,7 +49,7 @@ def install_packages(project: Project, *, again: bool = False) -> str | None:
     failed = project.target_dir / FAILED
     if not again and _failed_lately(failed, wanted):
         return None
-    hub = next((str(entry["package"]) for entry in listed if "package" in entry), None)
+    hub = _from_hub(installer)
     reason = why_unreachable(hub) if hub else None
     reason = reason or _install(project, installer, wanted)
     failed.unlink(missing_ok=True)
@@ -57,6 +57,13 @@ def install_packages(project: Project, *, again: bool = False) -> str | None:
         failed.parent.mkdir(parents=True, exist_ok=True)
         failed.write_bytes(_attempt(wanted))
     return reason
+
+
+def are_installed(project: Project) -> bool:
+    """Whether all is there that dbt/packages/packages.yml lists."""
+    installer = project.dbt_dir / "packages"
+    listed = _listed(installer)
+    return not listed or _is_complete(project, (installer / "packages.yml").read_bytes(), len(listed))
 
 
 def _check_place(project: Project, installer: Path) -> None:
@@ -77,9 +84,25 @@ def _check_place(project: Project, installer: Path) -> None:
 def _listed(folder: Path, name: str = "packages.yml") -> list[dict[str, Any]]:
     try:
         content = yaml.safe_load((folder / name).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return (content or {}).get("packages") or []
+
+
+def _from_hub(installer: Path) -> str | None:
+    """A package that the hub must have: listed, or listed by a local package; dbt waits for it for long."""
+    seen: list[Path] = [installer]
+    for folder in seen:
+        listed: list[Any] = [*_listed(folder), *_listed(folder, "dependencies.yml")]
+        # Of anything else dbt says what is wrong with it.
+        for entry in (each for each in listed if isinstance(each, dict)):
+            if "package" in entry:
+                return str(entry["package"])
+            # dbt takes all paths from its project.
+            nested = (installer / str(entry.get("local", "."))).resolve()
+            if nested not in seen:
+                seen.append(nested)
+    return None
 
 
 def _is_complete(project: Project, wanted: bytes, count: int) -> bool:
@@ -172,6 +195,8 @@ def _run_deps(project: Project, installer: Path, folder: Path) -> str | None:
         return f"dbt deps did not end within {INSTALL_SECONDS} seconds"
     if done.returncode == 0:
         return None
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    # For what it does not expect, dbt adds a traceback.
+    told, _, _ = (done.stdout + done.stderr).partition("Traceback (most recent call last)")
+    lines = [line.strip() for line in told.splitlines()]
     said = [line for line in lines if line and "Encountered an error" not in line and line != "Runtime Error"]
     return " ".join(said) or "dbt deps failed"

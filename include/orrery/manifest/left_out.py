@@ -20,7 +20,7 @@ _REASONS = {
     "metric": _NOTHING,
     "saved_query": _NOTHING,
     "semantic_model": _NOTHING,
-    "source": "nothing loads or checks these",
+    "source": "without ingestion, freshness and tests",
     "unit_test": "dbt build runs unit tests with their models only, which are not selected",
 }
 _PLURALS = {"analysis": "analyses", "saved_query": "saved queries"}

@@ -16,6 +16,7 @@ from orrery.config.publish import Publish
 from orrery.execute.ending import await_others
 from orrery.execute.options import SKIPPED_STAGE, OptionsError, RunOptions
 from orrery.execute.results import RESULT_KEY, outcome
+from orrery.execute.trial import leave_trials_alone
 from orrery.ingest.errors import explained
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PublishOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Publish; raises AirflowSkipException when the run leaves it out, or when there is nothing."""
+        leave_trials_alone(context)
         try:
             options = RunOptions.from_context(context)
         except OptionsError as error:
@@ -69,14 +71,18 @@ class PublishOperator(BaseOperator):
         return None
 
     def _publish(self, files: Mapping[str, bytes], context: Context) -> None:
-        # The clients of stores; parsing must not pay for them.
+        # Airflow's connections, and the clients of stores; parsing must not pay for them.
+        from orrery.execute.profile import use_connection
+        from orrery.execute.run_folder import folder_of
         from orrery.publish.leaks import check_files
         from orrery.publish.target import PublishTarget, run_name
 
+        run, project = context["dag_run"], Project.find()
+        # This process may have called no dbt: only now it knows dbt's secrets.
+        use_connection(project, folder_of(project, run.dag_id, run.run_id))
         check_files(files)
-        run = context["dag_run"]
         about = {"pipeline": run.dag_id, "run_id": run.run_id, "run_after": run.run_after.isoformat()}
-        place = self.publish.place(Project.find(), run.dag_id)
+        place = self.publish.place(project, run.dag_id)
         target = PublishTarget(place, run_name(run.run_id, run.run_after), about)
         uri = target.publish(files, instead_of=self._instead_of())
         what = f"{uri}/{next(iter(files))}" if len(files) == 1 else f"{uri}: {', '.join(sorted(files))}"

@@ -22,6 +22,10 @@ STATES = [
     task("source_tests.app__orders", "success"),
     task("finished", None),
 ]
+# And when what has failed has run again.
+MENDED = [
+    {**each, "state": "success" if "failed" in str(each["state"]) else each["state"]} for each in STATES
+]
 
 
 def cleared(airflow: Airflow) -> dict[str, object]:
@@ -54,6 +58,14 @@ def test_a_failed_run(orrery: Command, airflow: Airflow) -> None:
     result = orrery("run", "shop")
     assert result.exit_code == 1
     assert "./orrery retry shop --failed" in result.output
+
+
+def test_a_failed_task_in_a_run_that_airflow_calls_a_success(orrery: Command, airflow: Airflow) -> None:
+    airflow.states = [[task("core.orders", "failed"), task("core.sales", "success")]]
+    assert orrery("retry", "shop", "--model", "orders").exit_code == 1
+    # To publish is not what a run is for.
+    airflow.states = [[task("core.sales", "success"), task("publish.docs", "failed")]]
+    assert orrery("retry", "shop", "--model", "sales").exit_code == 0
 
 
 def test_an_unknown_stage_starts_nothing(orrery: Command, airflow: Airflow) -> None:
@@ -98,7 +110,7 @@ def test_a_pipeline_that_cannot_run(orrery: Command, command: str, pipeline: str
 
 
 def test_retry_failed(orrery: Command, airflow: Airflow) -> None:
-    airflow.states = [STATES]
+    airflow.states = [STATES, MENDED]
     result = orrery("retry", "shop", "--failed")
     assert result.exit_code == 0
     body = cleared(airflow)
@@ -208,7 +220,7 @@ def test_nothing_has_failed_in_a_run_that_goes_on(orrery: Command, airflow: Airf
     ],
 )
 def test_retry_one(orrery: Command, airflow: Airflow, name: str, task_id: str) -> None:
-    airflow.states = [STATES[::-1]]
+    airflow.states = [STATES[::-1], MENDED]
     assert orrery("retry", "shop", "--model", name).exit_code == 0
     body = cleared(airflow)
     assert (body["task_ids"], body["include_downstream"]) == ([task_id], False)
@@ -290,19 +302,19 @@ def test_another_refusal_of_clearing_is_no_conflict(orrery: Command, airflow: Ai
 
 
 def test_what_becomes_of_one_task_is_told(orrery: Command, airflow: Airflow) -> None:
-    airflow.states = [[*STATES, task("alert", "success")]]
+    airflow.states = [[*states, task("alert", "success")] for states in (STATES, MENDED)]
     assert orrery("retry", "shop", "--model", "core.orders").exit_code == 0
     assert cleared(airflow)["task_ids"] == ["core.orders", "alert"]
 
 
 def test_retry_one_and_what_descends_from_it(orrery: Command, airflow: Airflow) -> None:
-    airflow.states = [STATES]
+    airflow.states = [STATES, MENDED]
     assert orrery("retry", "shop", "--model", "orders", "--downstream").exit_code == 0
     assert cleared(airflow)["include_downstream"] is True
 
 
 def test_retry_in_an_older_run(orrery: Command, airflow: Airflow) -> None:
-    airflow.states, airflow.runs = [STATES], ["r1", "r9"]
+    airflow.states, airflow.runs = [STATES, MENDED], ["r1", "r9"]
     assert orrery("retry", "shop", "--failed", "--run-id", "r1").exit_code == 0
     assert cleared(airflow)["dag_run_id"] == "r1"
 
@@ -340,7 +352,7 @@ def test_argument_errors(orrery: Command, airflow: Airflow, arguments: list[str]
 
 
 def test_a_connection_that_is_lost_for_a_moment(orrery: Command, airflow: Airflow) -> None:
-    airflow.states = [STATES]
+    airflow.states = [STATES, MENDED]
     asked = airflow.answer
 
     def answer(method: str, path: str, query: dict[str, list[str]], body: object) -> tuple[int, object]:

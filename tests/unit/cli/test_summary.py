@@ -140,6 +140,13 @@ def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
     ]
 
 
+def test_a_line_of_the_table_does_not_end_before_the_message_begins(airflow: Airflow) -> None:
+    message = "first:\n\nactual differs from expected:\n\n@@,id"
+    airflow.xcoms = {"core.a": {"status": "fail", "message": message}}
+    _, lines = shown(airflow, [task("core.a", "failed")], "failed")
+    assert lines[1] == "core a failed first: actual differs from expected:"
+
+
 def test_a_failure_without_a_message_shows_the_end_of_the_log(airflow: Airflow) -> None:
     airflow.logs = {"core.a": [f"line {i}" for i in range(30)]}
     _, lines = shown(airflow, [task("core.a", "failed", duration=1.0)], "failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orrery.execute.hidden import hidden_failure
 from orrery.execute.run_graph import RunGraph
 from unit.manifest.resources import Resource, resource
 from unit.plan.projects import plan
@@ -49,3 +50,15 @@ def test_a_point_that_waits_whatever_happens_holds_nothing_back() -> None:
     graph = RunGraph.planned(made.tasks)
     # It comes after `b`, too, but not because it descends from it.
     assert graph.parents["tests.a"] == {"core.a"}
+
+
+def test_what_runs_for_an_exposure_comes_after_its_nodes() -> None:
+    report = resource("exposure", "report", ["model.shop.b"])
+    entry = {**report, "owner": {"name": "Ann"}, "kind": "pipeline", "block": {"pipeline": "nightly"}}
+    made = plan(model("a"), model("b", "a"), runs=[entry])
+    graph = RunGraph.planned(made.tasks)
+    assert graph.descendants(["core.a"]) == {"core.b", "exposures.report"}
+    # It has run before `a` has failed: it does not show that.
+    states = {"core.a": "failed", "core.b": "success", "exposures.report": "success"}
+    assert hidden_failure(made.tasks, states, {}) == "core.a failed."
+    assert hidden_failure(made.tasks, {**states, "core.b": "failed", "exposures.report": None}, {}) is None

@@ -39,12 +39,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     made = Calls()
     names = {
         task_instances: ("hold", "publish", "keep_alive"),
-        build_end: ("release", "rebuild", "adopt_orphans"),
+        build_end: ("release", "settle", "rebuild", "adopt_orphans"),
     }
     for module, of_module in names.items():
         for name in of_module:
             monkeypatch.setattr(module, name, lambda *_, name=name: made.made.append(name))
-    monkeypatch.setattr(NodeStateStore, "_graph", lambda *_: None)
+    monkeypatch.setattr(NodeStateStore, "graph", lambda *_: None)
     return made
 
 
@@ -73,6 +73,7 @@ def put(client: TestClient, key: str, value: Any) -> tuple[int, Any]:
         ("publish", NEWS, ["publish", "keep_alive"]),
         ("publish", {**NEWS, "alive": False}, ["publish"]),
         ("release", {"reason": "it was stopped.", "final": False}, ["release"]),
+        ("settle", {}, ["settle"]),
         ("rebuild", {}, ["rebuild"]),
         ("orphaned", {}, ["adopt_orphans"]),
     ],
@@ -100,6 +101,14 @@ def test_messages_are_obeyed(client: TestClient, calls: Calls, key: str, value: 
             "publish",
             {**NEWS, "updates": [{"task_id": "core.a", "state": "lost"}]},
             "orrery/publish: not a valid Publish: updates.0.state: Input should be 'running', 'success'",
+        ),
+        (
+            "publish",
+            {
+                "updates": [{"task_id": "core.a", "state": "running", "start": "9999-12-31T23:59:59-14:00"}],
+                "alive": True,
+            },
+            "orrery/publish: not a valid Publish: updates.0.start: Value error, a time is out of range",
         ),
         ("hodl", HELD, "orrery/hodl: Orrery has no such key"),
     ],

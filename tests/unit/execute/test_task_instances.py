@@ -18,6 +18,7 @@ from orrery.execute.channel import (
     PUBLISH,
     REBUILD,
     RELEASE,
+    SETTLE,
     Answer,
     NodeState,
     Update,
@@ -261,7 +262,7 @@ def test_a_build_that_is_marked_failed_stays_stopped(run: AirflowRun) -> None:
     run.mark(BUILD, "failed")
     run.store().set(RELEASE, {"reason": "it was stopped.", "final": False})
     assert run.states() == {"c1": "success", **dict.fromkeys(["c2", "c3", "c4"], "upstream_failed")}
-    assert run.note("c2").startswith("The task 'build' was stopped before it came to this task.")
+    assert run.note("c2").startswith("The task 'build' was stopped before this task had ended.")
     assert run.schedule() == "failed"
     assert run.ti(BUILD).state == "failed"
 
@@ -320,9 +321,44 @@ def test_when_airflow_makes_a_build_failed_its_nodes_end_with_it(run: AirflowRun
     left = {tid: found for tid, found in run.states().items() if tid in ("c2", "c3", "c4")}
     if state == "failed":
         assert left == dict.fromkeys(["c2", "c3", "c4"], "upstream_failed")
-        assert run.note("c4").startswith("The task 'build' was stopped before it came to this task.")
+        assert run.note("c4").startswith("The task 'build' was stopped before this task had ended.")
     else:
         assert "upstream_failed" not in left.values()
+
+
+def built(run: AirflowRun) -> None:
+    """The chain has been built, and the build has ended."""
+    ends(run, **dict.fromkeys(CHAIN, "success"))
+    run.set(BUILD, state="success")
+
+
+def settle(run: AirflowRun) -> None:
+    run.store().set(SETTLE, {})
+
+
+def test_what_was_built_on_a_node_that_is_then_marked_as_failed_is_no_success(run: AirflowRun) -> None:
+    built(run)
+    run.mark("c2", "failed")
+    settle(run)
+    assert run.states() == {"c1": "success", "c2": "failed", "c3": "upstream_failed", "c4": "upstream_failed"}
+    assert run.note("c3") == "c2 has failed or was marked failed since this was built on what it was before."
+
+
+def test_what_is_marked_as_success_after_the_failure_stays_one(run: AirflowRun) -> None:
+    built(run)
+    run.mark("c2", "failed")
+    run.mark("c4", "success")
+    run.set("c4", updated_at=run.ti("c2").updated_at + timedelta(seconds=1))
+    settle(run)
+    assert run.states() == {"c1": "success", "c2": "failed", "c3": "upstream_failed", "c4": "success"}
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_what_a_node_was_built_on_falls_only_with_its_last_try(run: AirflowRun, last: bool) -> None:
+    built(run)
+    run.set("c2", state="scheduled", next_method="fail", try_number=1, max_tries=0 if last else 2)
+    settle(run)
+    assert run.states()["c3"] == ("upstream_failed" if last else "success")
 
 
 def test_no_build_comes_for_a_node_that_waits_for_a_worker(session: Session) -> None:

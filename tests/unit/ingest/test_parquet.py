@@ -38,6 +38,16 @@ SMALL: dict[str, Any] = {
     "bytes": BYTES,
     "numbers in lists": lists(pa.repeat(7, 30_000_000), 10_000),
     "nulls in lists": lists(pa.nulls(30_000_000, pa.int64()), 10_000),
+    "short texts in lists": lists(pa.repeat("x" * 1_500, 200_000).dictionary_encode(), 10_000),
+    "texts by their differences": pa.array(["x" * 100_000] * 2_500),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "short texts in lists": {"data_page_size": 1 << 30, "write_statistics": False},
+    "texts by their differences": {
+        "use_dictionary": False,
+        "column_encoding": {"v": "DELTA_BYTE_ARRAY"},
+        "compression": "zstd",
+    },
 }
 READ = """
 import sys
@@ -62,7 +72,7 @@ def test_memory_does_not_grow_with_what_a_file_expands_to(tmp_path: Path) -> Non
     paths = []
     for name, values in SMALL.items():
         paths.append(tmp_path / f"{name}.parquet")
-        parquet.write_table(pa.table({"v": values}), paths[-1], store_schema=False)
+        parquet.write_table(pa.table({"v": values}), paths[-1], store_schema=False, **OPTIONS.get(name, {}))
         assert paths[-1].stat().st_size < 150_000, name
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", READ, *map(str, paths)]

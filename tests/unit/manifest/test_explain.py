@@ -68,3 +68,19 @@ def test_the_place_is_told(write_project: WriteProject, said: str, place: str) -
 def test_a_variable_that_a_package_asks_for_is_named(write_project: WriteProject) -> None:
     text = could_not_parse(write_project({}), "Env var required but not provided: 'REGION'")
     assert text.splitlines()[2:] == ["dbt: the environment variable REGION is not set", SET]
+
+
+def test_packages_that_are_not_installed_are_told_where_one_may_be_missing(
+    write_project: WriteProject,
+) -> None:
+    said = "Compilation Error in model b (models/b.sql)\n  'dbt_expectations' is undefined"
+    listed = {
+        "dbt/packages/packages.yml": "packages: [{package: metaplane/dbt_expectations, version: 0.10.0}]"
+    }
+    project = write_project(listed)
+    assert could_not_parse(project, said).splitlines()[3:] == [
+        "dbt/packages/packages.yml: not all dbt packages that it lists are installed",
+        "  If that is why: ./orrery build --packages tries again.",
+    ]
+    (project.dbt_dir / "dbt_packages" / "dbt_expectations").mkdir(parents=True)
+    assert could_not_parse(project, said).splitlines()[3:] == []

@@ -188,6 +188,25 @@ def test_a_local_package_is_installed_once(
     assert install_packages(project) == "called again"
 
 
+def test_a_local_package_that_needs_the_hub_is_no_delay_and_no_traceback(
+    with_local_package: Project, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = with_local_package
+    write_files(project.root, {"helpers/packages.yml": HUB_PACKAGE})
+    # dbt itself says so in a traceback, after minutes: the hub's list of packages is no JSON.
+    hub.status = 503
+    reason = "the package hub answers 503 for dbt-labs/dbt_utils"
+    assert install_packages(project) == reason
+    assert install_packages(project) is None, "it is left alone for some hours"
+
+    monkeypatch.setattr(install, "why_unreachable", lambda package: None)
+    monkeypatch.setenv("DBT_PACKAGE_HUB_URL", "no address")
+    reason = install_packages(project, again=True) or ""
+    assert "Traceback" not in reason
+    assert "no address" in reason
+    assert len(reason) < 300
+
+
 def test_what_dbt_refuses_is_the_reason(with_local_package: Project) -> None:
     listed = with_local_package.dbt_dir / "packages" / "packages.yml"
     listed.write_text("packages: [{local: ../../nowhere}]")
