@@ -171,7 +171,7 @@ def end_left(
     if changes:
         session.execute(update(TaskInstance), changes)
         task_details.write_notes(dict.fromkeys(left, why), session)
-        end_outdated(scope, graph, session)
+    end_outdated(scope, graph, session)
 
 
 def _end_with(build: Any, scope: TaskScope, graph: RunGraph | None, session: Session) -> None:
