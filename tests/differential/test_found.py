@@ -23,6 +23,9 @@ _CASES = {
             )
         )
     ),
+    "a microbatch model whose batches cannot be compiled says why": Case(
+        Project((Node("m0", "microbatch", fault="compile"),))
+    ),
     "what a run's variable makes a model read decides whether it runs": Case(
         Project((Node("m0"), Node("m1", fault="broken"), Node("m2", parents=("m0",), swap="m1"))),
         runs=(Choices(fixed=True), Choices(swap=True)),

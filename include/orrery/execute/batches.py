@@ -15,6 +15,8 @@ _BEAT, _FEW = 0.5, 100
 # What dbt says of a batch that failed, and of a model with such a batch; the reason stands elsewhere.
 _BARE = ("ERROR", "SKIPPED")
 _PREFIX = "Exception on worker thread. "
+# dbt's events that tell an error: of what it runs, of what it compiles, of its own.
+ERRORS = ("GenericExceptionOnRun", "CatchableExceptionOnRun", "InternalErrorOnRun")
 
 
 class BatchErrors:
@@ -35,7 +37,7 @@ class BatchErrors:
 
     def _take(self, event: Any) -> None:
         name, data, thread = event.info.name, event.data, event.info.thread
-        if name == "GenericExceptionOnRun":
+        if name in ERRORS:
             self._by_thread[thread] = data.exc.removeprefix(_PREFIX).strip()
         elif name == "LogBatchResult" and data.status == "error":
             batch = data.description.partition(" of ")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orrery.config.resources import OPERATION, TEST_TYPES, type_of
-from orrery.execute.batches import BatchErrors
+from orrery.execute.batches import ERRORS, BatchErrors
 from orrery.execute.results import NodeResult, failing, read_document, run_result
 from orrery.manifest.known_secrets import conceal
 from orrery.plan.model import TaskPlan
@@ -132,7 +132,7 @@ class Collector:
         """Take one event, an `EventMsg` of dbt."""
         info = event.info
         name, level = info.name, info.level
-        if level not in _SHOWN and name not in (*_STARTS, *_ENDS):
+        if level not in _SHOWN and name not in (*_STARTS, *_ENDS, *ERRORS):
             return
         node = getattr(event.data, "node_info", None)
         uid = node.unique_id if node is not None else ""

@@ -182,9 +182,14 @@ def _longest_deltas(stream: IO[bytes], metadata: Any, schema: Any) -> Iterator[i
             rows = max(1, _DELTA_BYTES // max(chunk.total_uncompressed_size, 1))
             source = parquet.ParquetFile(stream, metadata=metadata, buffer_size=1 << 16)
             for batch in source.iter_batches(rows, row_groups=[number], columns=[path]):
-                values = batch.column(0)
-                longest = max([longest, *(size_of(values.slice(row, 1)) for row in range(len(batch)))])
+                longest = max(longest, _longest_row(batch.column(0)))
         yield longest
+
+
+def _longest_row(values: Any) -> int:
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        return int(compute.max(compute.binary_length(values)).as_py() or 0)
+    return max((size_of(values.slice(row, 1)) for row in range(len(values))), default=0)
 
 
 def _longest(first: Any, path: str) -> float:
