@@ -8,6 +8,7 @@ from typing import Any
 from differential.choices import Case
 from differential.files import NAME
 from differential.oracle import Outcome, reads
+from differential.projects import Node
 
 BAD = ("error", "fail", "runtime error", "partial success")
 States = tuple[str, ...]
@@ -20,6 +21,9 @@ _NEITHER: States = ("skipped", "upstream_failed")
 
 class Expectation:
     """The states that tasks should have.
+
+    An ephemeral model that does not compile has no task. dbt names its error, and skips what reads it; here
+    that fails with this error.
 
     :param plan: what each task stands for
     :param loose: tasks that wait for something else in this run than Airflow's graph says
@@ -77,11 +81,26 @@ class Expectation:
             return _NEITHER if left else _HELD
         if statuses & set(BAD):
             return ("failed",)
+        broken = ("failed",) if self._read_broken(nodes) else ()
         if "skipped" in statuses:
-            return _HELD
+            return (*broken, *_HELD)
         if statuses == {None}:
-            return _NEITHER if held else _LEFT
+            return (*broken, *(_NEITHER if held else _LEFT))
         return ("success",)
+
+    def _read_broken(self, nodes: set[str]) -> bool:
+        """Whether one of the nodes reads, itself or through others, a broken ephemeral model."""
+        project = self._case.project
+        left = [name for uid in nodes for name in reads(uid, project)]
+        left += [above for name in left if name in project.by_name for above in _above(project.by_name[name])]
+        read: set[str] = set()
+        while left:
+            node = project.by_name.get(left.pop())
+            if node is None or node.kind != "ephemeral" or node.name in read:
+                continue
+            read.add(node.name)
+            left += _above(node)
+        return any(project.by_name[name].fault == "compile" for name in read)
 
     def _is_disabled(self, nodes: set[str]) -> bool:
         """Whether dbt knows none of a task's nodes in this run; a test goes with what it reads."""
@@ -122,3 +141,7 @@ class Expectation:
         if status == "error":
             return {"fail": ("failed",), "skip": _LEFT, "warn": ("success",)}[self._case.pipeline.stale]
         return ("success",)
+
+
+def _above(node: Node) -> tuple[str, ...]:
+    return (*node.parents, *((node.swap,) if node.swap else ()))

@@ -40,7 +40,8 @@ _MACROS = (
     "{% endtest %}\n"
 )
 
-_RAISE = "{% if execute %}{{ exceptions.raise_compiler_error('made to fail') }}{% endif %}\n"
+MADE_TO_FAIL = "made to fail"
+_RAISE = f"{{% if execute %}}{{{{ exceptions.raise_compiler_error('{MADE_TO_FAIL}') }}}}{{% endif %}}\n"
 _DAY = "model.batch.event_time_start"
 _BEGIN = "(modules.datetime.date.today() - modules.datetime.timedelta(days=4)).isoformat()"
 

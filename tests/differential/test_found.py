@@ -26,6 +26,17 @@ _CASES = {
     "a microbatch model whose batches cannot be compiled says why": Case(
         Project((Node("m0", "microbatch", fault="compile"),))
     ),
+    "what reads a broken ephemeral model fails with its error": Case(
+        Project(
+            (
+                Node("m0", "ephemeral", fault="compile", checks=(Check("t1"),)),
+                Node("m1", "ephemeral", parents=("m0",)),
+                Node("m2", parents=("m1",)),
+                Node("m3", parents=("m2",)),
+            ),
+            hooks=(Hook("end"),),
+        )
+    ),
     "what a run's variable makes a model read decides whether it runs": Case(
         Project((Node("m0"), Node("m1", fault="broken"), Node("m2", parents=("m0",), swap="m1"))),
         runs=(Choices(fixed=True), Choices(swap=True)),

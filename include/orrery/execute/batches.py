@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from orrery.manifest.known_secrets import conceal
+
 # The batches of microbatch models by unique id: `successful` and `failed`, each as [start, end] in ISO 8601.
 Batches = dict[str, dict[str, list[list[str]]]]
 # How often, in seconds, it is told that batches have succeeded; so much slower with every so many batches, of
@@ -52,7 +54,7 @@ class BatchErrors:
         reasons = self._by_model.pop(uid, [])
         if not reasons:
             return message
-        return "\n".join(reasons if message in _BARE else [message, *reasons])
+        return conceal("\n".join(reasons if message in _BARE else [message, *reasons]))
 
 
 class BatchProgress:

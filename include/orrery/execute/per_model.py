@@ -178,7 +178,7 @@ class PerModelRun:
         for record in records:
             if record.result and failing(record.result.status):
                 told = self._errors.explain(record.result.unique_id, record.result.message or "")
-                record.result = replace(record.result, message=conceal(told) or None)
+                record.result = replace(record.result, message=told or None)
         self.results = [record.result for record in records if record.result]
         self.compiled_sql = conceal(self._operator.compiled_sql)
         if self._folder is not None:
