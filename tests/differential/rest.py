@@ -114,6 +114,8 @@ class Rest:
                 # dbt also begins with what it then skips.
                 and execution.end is not None
                 and not earlier[-1].good
+                # With `stale: warn`, a source that is too old holds nothing back.
+                and not (parent.startswith("source.") and self.seen.shown[other]["state"] == "success")
                 and not self._marked(other, "success", execution.begin)
             ):
                 yield Difference("order", f"{uid} ran although {parent} had ended as {earlier[-1].status}")

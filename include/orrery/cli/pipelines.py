@@ -109,8 +109,10 @@ def retry(
         tasks = api.task_instances(pipeline, run_id)
         choice = _failed(tasks) if model is None else _one(tasks, model, downstream)
         if not choice:
+            # The tasks may be those of another command that has just cleared them.
+            now = api.run(pipeline, run_id) or earlier
             console.print(
-                _nothing_failed(earlier, api.run_url(pipeline, run_id)), highlight=False, soft_wrap=True
+                _nothing_failed(now, api.run_url(pipeline, run_id)), highlight=False, soft_wrap=True
             )
             return
         cleared = clear(api, earlier, tasks, choice, console)

@@ -71,7 +71,8 @@ def _by_stage(tasks: list[Json]) -> list[Json]:
 
 
 def _state(task: Json, results: _Results) -> str:
-    warned = results.get(key_of(task), {}).get("status") == "warn"
+    # With `stale: warn`, a check that found its source too old has an error and is a success.
+    warned = results.get(key_of(task), {}).get("status") in ("warn", "error")
     return "[yellow]warning[/]" if warned and task["state"] == "success" else styled(task["state"])
 
 
@@ -135,7 +136,7 @@ def _kind(task: Json) -> tuple[str, str, str]:
 
 def _has_skipped_itself(task: Json) -> bool:
     """Whether a worker has begun with a task, and found nothing to do; its XCom may tell why."""
-    return task["state"] == "skipped" and stage_of(task) == PUBLISH and bool(task["start_date"])
+    return task["state"] == "skipped" and bool(task["start_date"]) and not _note(task)
 
 
 def _note(task: Json) -> str:

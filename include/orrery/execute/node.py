@@ -96,9 +96,9 @@ class DbtNodeOperator(BaseOperator):
             self._skip(context, str(error))
         if is_stale(run.results):
             told = f"The source is stale: {summary(run.results)['message']}"
+            self.log.warning(told)
             if stale == "skip":
                 raise AirflowSkipException(told)
-            self.log.warning(told)
 
     def _memory(self, context: Context) -> Memory | None:
         """What earlier tries have left for this one; models alone may have batches."""
@@ -120,9 +120,10 @@ class DbtNodeOperator(BaseOperator):
                 result.update(status="error", message=failure)
             self._report(context, result, run.compiled_sql)
 
-    @staticmethod
-    def _skip(context: Context, reason: str) -> NoReturn:
+    def _skip(self, context: Context, reason: str) -> NoReturn:
         context["ti"].xcom_push(key=RESULT_KEY, value=outcome(reason, status="skipped"))
+        # Airflow logs that the task is skipped, and not why.
+        self.log.info(reason)
         raise AirflowSkipException(reason)
 
     def _report(self, context: Context, result: dict[str, Any], compiled_sql: str) -> None:

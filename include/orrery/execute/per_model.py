@@ -121,7 +121,7 @@ class PerModelRun:
             invocation_mode=InvocationMode.DBT_RUNNER,
             install_deps=False,
             # The results are read from what dbt writes, whatever the project's flags say.
-            dbt_cmd_global_flags=["--write-json"],
+            dbt_cmd_global_flags=["--write-json", "--no-use-colors"],
             emit_datasets=False,
             # Cosmos takes the newer of the build's partial parse and the one in its own cache.
             cache_dir=Path(settings.cache_dir) / "orrery",

@@ -117,8 +117,12 @@ class Stack:
         return [path for path in map(self._layout.log, names) if path.exists()]
 
     def dbt_env(self) -> dict[str, str]:
-        """What to add to the environment of a dbt that shall use the warehouse (holds its password)."""
-        return environment.dbt_env(*self._known())
+        """What to add to the environment of a dbt that shall use the warehouse (holds its password).
+
+        The loader's connection is there to be hidden from the project's files, as in Airflow.
+        """
+        known = self._known()
+        return environment.dbt_env(*known) | environment.loader_env(*known)
 
     def warehouse_dsn(self, role: Role) -> str:
         """A libpq URL of the warehouse for one of its roles (holds its password)."""

@@ -66,7 +66,7 @@ def build_manifests(
             pipelines = load_pipelines(project)
             parsed = _parse(project, store, report, fetch_packages=fetch_packages)
             slims, errors = _slim_manifests(project, pipelines, parsed)
-            store.keep_partial_parse()
+            store.keep_partial_parses(parsed.parses.with_vars(store))
         except OrreryError as error:
             causes = causes_of([error])
             store.write_index(store.index().failed(causes, started, store.built_from(files)))

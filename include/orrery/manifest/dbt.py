@@ -53,8 +53,8 @@ class Dbt:
         self.project = project
         self.target_dir = target_dir or project.target_dir
         self.environment = dict(environment or {})
-        self._variables = dict(variables or {})
-        self._parses = ParseCache(project, self._variables, base)
+        self.variables = dict(variables or {})
+        self._parses = ParseCache(project, self.variables, base)
         self._manifest: Manifest | None = None
         self._held: Any = None
 
@@ -72,8 +72,7 @@ class Dbt:
         return self._manifest
 
     def _last_good(self, error: DbtError) -> Manifest:
-        # With vars the project may be another one.
-        found = None if self._variables else last_good(self.project, self._variables_of_dbt())
+        found = last_good(self.project, self.variables, self._variables_of_dbt())
         if found is None:
             raise error
         manifest, built_at = found
@@ -279,8 +278,8 @@ class Dbt:
             # Whatever the project's flags say: what is read here is what dbt writes, but for lists.
             "--no-write-json" if command[0] == "ls" else "--write-json",
         ]
-        if self._variables:
-            arguments["vars"] = self._variables
+        if self.variables:
+            arguments["vars"] = self.variables
         runner = dbtRunner(manifest=self._manifest, callbacks=list(callbacks))
         with packages.environment(self._variables_of_dbt()):
             return runner.invoke([*command, *options], **arguments)

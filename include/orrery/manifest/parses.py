@@ -13,7 +13,7 @@ from orrery.config.errors import ConfigError
 from orrery.config.loader import LoadedPipeline
 from orrery.config.project import Project
 from orrery.manifest.dbt import Dbt, DbtError
-from orrery.manifest.store import PARTIAL_PARSE
+from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 
 Manifest = dict[str, Any]
 
@@ -44,6 +44,16 @@ class Parses:
                 fix = "Change the vars, or the files that read them."
                 raise ConfigError([pipeline.document.problem(("vars",), what, fix)]) from None
         return self._parsed[folder]
+
+    def with_vars(self, store: ManifestStore) -> dict[Path, bytes]:
+        """The parsed projects with vars in dbt's format, by the files that the store has for them."""
+        from dbt.parser.manifest import extended_mashumaro_encoder
+
+        return {
+            store.partial_parse_of(dbt.variables): dbt.manifest.to_msgpack(extended_mashumaro_encoder)
+            for folder, (dbt, _) in self._parsed.items()
+            if folder is not None
+        }
 
     def tidy(self) -> None:
         """Remove the folders of vars that no pipeline has any more."""

@@ -8,9 +8,8 @@ says which version of each pipeline counts.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +31,8 @@ from orrery.manifest.profile import ProfileError, read_profile
 # dbt's memory of the parsed project; without it every run would parse all files anew.
 PARTIAL_PARSE = "partial_parse.msgpack"
 BUILD_COMMAND = "./orrery build"
+# How many parses with vars are kept, but for those of the build; each has the size of manifest.json.
+_KEPT = 10
 _PIPELINE = "pipeline"
 _NOTHING = Index({})
 
@@ -61,11 +62,26 @@ class ManifestStore:
         """dbt's partial parse of the last good build, for the runs."""
         return self.project.manifest_dir / PARTIAL_PARSE
 
-    def keep_partial_parse(self) -> None:
-        """Copy it, after dbt has parsed the project."""
-        temporary = self.partial_parse.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(self.parse_dir / PARTIAL_PARSE, temporary)
-        temporary.replace(self.partial_parse)
+    def partial_parse_of(self, variables: Mapping[str, Any]) -> Path:
+        """The same for a set of vars that pipelines have."""
+        text = json.dumps(variables, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        return self.project.manifest_dir / "good" / f"{digest}.msgpack"
+
+    def keep_partial_parses(self, others: Mapping[Path, bytes]) -> None:
+        """Keep what a good build has parsed.
+
+        :param others: those with vars, by their files
+        """
+        write_whole(self.partial_parse, (self.parse_dir / PARTIAL_PARSE).read_bytes())
+        for path, content in others.items():
+            write_whole(path, content)
+        kept = sorted(
+            (self.project.manifest_dir / "good").glob("*.msgpack"), key=lambda path: path.stat().st_mtime
+        )
+        # A pipeline that is broken now still has its version of before.
+        for path in kept[: -max(_KEPT, len(others))]:
+            path.unlink(missing_ok=True)
 
     def lock(self, report: Callable[[str], None]) -> AbstractContextManager[None]:
         """Held by whoever builds; another build waits, and `report` gets a line about it."""

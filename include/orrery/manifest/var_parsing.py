@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # Entries of a partial parse among the environment variables that were read: the notes, and what files have
 # read that are to be parsed again.
 READS = "ORRERY_VARS"
-_CHANGED = "ORRERY_CHANGED_VARS"
+CHANGED = "ORRERY_CHANGED_VARS"
 # What more than one in so many files and properties reads, counts for all: one parse is faster then.
 _MANY = 3
 # The parsers of files that the partial parser replaces one by one. Others, such as macros, are parts of many.
@@ -196,15 +196,15 @@ def _can_be_replaced(file: Any) -> bool:
 
 def _mark(manifest: Any, files: Iterable[Any]) -> None:
     """Let files have read an environment variable that has gone."""
-    manifest.env_vars[_CHANGED] = ""
+    manifest.env_vars[CHANGED] = ""
     for file in files:
         properties = _properties(file)
         if properties is None:
-            file.env_vars.append(_CHANGED)
+            file.env_vars.append(CHANGED)
             continue
         for key, elements in properties.items():
             for element in elements:
-                file.add_env_var(_CHANGED, key, element["name"])
+                file.add_env_var(CHANGED, key, element["name"])
 
 
 def _load(original: Any, loader: Any) -> Any:

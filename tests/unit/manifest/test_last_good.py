@@ -15,10 +15,14 @@ from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.store import ManifestStore
 
 FILES = {
-    "dbt/models/a.sql": "select {{ env_var('LIMIT', '1') }} as id, '{{ var('day', 'today') }}' as day",
+    "dbt/models/a.sql": (
+        "{{ config(meta={'day': var('day', 'today')}) }}"
+        "select {{ env_var('LIMIT', '1') }} as id, '{{ var('day', 'today') }}' as day"
+    ),
     "dbt/models/b.sql": "select * from {{ ref('a') }}",
     "dbt/models/models.yml": "models: [{name: b, columns: [{name: id, data_tests: [not_null]}]}]",
     "dbt/pipelines/all.yml": "select: '*'",
+    "dbt/pipelines/monday.yml": "select: '*'\nvars: {day: monday}",
 }
 BROKEN = {"dbt/models/a.sql": "select * from {{ ref('nowhere') }}"}
 MESSAGE = "depends on a node named 'nowhere' which was not found"
@@ -100,6 +104,19 @@ def test_one_that_would_be_another_project_here_is_not_used(
             profiles.write_text(profiles.read_text().replace("dev", "prod"))
     with pytest.raises(DbtError, match=MESSAGE):
         _ = dbt_of(project, tmp_path, **choices).manifest
+
+
+def test_vars_that_nobody_reads_make_no_other_project(project: Project, tmp_path: Path) -> None:
+    nodes: Any = dbt_of(project, tmp_path, variables={"uri": "s3://bucket/new"}).manifest.nodes
+    assert nodes["model.tiny.a"].raw_code == FILES["dbt/models/a.sql"]
+
+
+def test_a_pipeline_with_vars_goes_on_with_its_own_last_good_build(project: Project, tmp_path: Path) -> None:
+    dbt = dbt_of(project, tmp_path, variables={"day": "monday"})
+    nodes: Any = dbt.manifest.nodes
+    assert nodes["model.tiny.a"].raw_code == FILES["dbt/models/a.sql"]
+    assert nodes["model.tiny.a"].config.meta == {"day": "monday"}
+    assert len(dbt.select(("+b",))) == 3
 
 
 def test_a_project_that_was_never_good_says_what_is_wrong(
