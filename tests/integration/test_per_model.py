@@ -14,6 +14,7 @@ from integration.test_dbt_run import TODAY, events, leaf
 from orrery.execute.channel import MEMORY
 from orrery.execute.node import PerModelOperator
 from orrery.execute.results import RESULT_KEY
+from orrery.plan.model import TaskKind
 from support.builds import Builder, maker
 from support.tasks import context_of
 from support.warehouse import query
@@ -73,6 +74,31 @@ def test_the_next_try_runs_the_batches_that_failed_and_says_why_they_did(builder
     builder.query("truncate ran")
     assert run(builder, "core.leaf", vars={"mended": True})["raised"] is None
     assert builder.query("select count(distinct day) from ran") == [(2,)]
+
+
+def test_a_task_shows_dbt_no_secret_and_has_no_colours_in_its_messages(
+    postgres_uri: str, write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", "postgres://me:Long-Enough-7@nowhere/db")
+    monkeypatch.setenv("COPY_OF_IT", "host=nowhere password=Long-Enough-7")
+    asked = (
+        "select '{{ env_var('AIRFLOW_CONN_SHOP', 'hidden') }} {{ env_var('COPY_OF_IT', 'hidden') }}' as told"
+    )
+    unit_test = (
+        "unit_tests: [{name: differs, model: asked, given: [], expect: {rows: [{told: something else}]}}]"
+    )
+    made = maker(postgres_uri, write_project, SCHEMA)(
+        {"asked": asked}, pipeline="execute: per_model\n", **{"models/unit.yml": unit_test}
+    )
+    assert run(made, "core.asked")["raised"] is None
+    assert made.query("select told from asked") == [("hidden hidden",)]
+    (task_id,) = (tid for tid, task in made.plan.tasks.items() if task.kind is TaskKind.UNIT_TEST)
+    tested = run(made, task_id)
+    told = tested["ti"].xcoms[RESULT_KEY]["message"]
+    assert tested["raised"]
+    assert "differs" in told
+    assert "\x1b" not in told
+    made.clean()
 
 
 def test_another_try_has_the_days_of_the_first(builder: Builder) -> None:

@@ -58,6 +58,13 @@ def last_good(
     return manifest, moment(good["at"])
 
 
+def packed(manifest: Manifest) -> bytes:
+    """A parsed project as dbt keeps it."""
+    from dbt.parser.manifest import extended_mashumaro_encoder
+
+    return bytes(manifest.to_msgpack(extended_mashumaro_encoder))
+
+
 def _read(path: Path) -> Any:
     from dbt.contracts.graph.manifest import Manifest
     from dbt.parser.manifest import extended_mashumuro_decoder

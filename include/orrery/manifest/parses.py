@@ -13,6 +13,7 @@ from orrery.config.errors import ConfigError
 from orrery.config.loader import LoadedPipeline
 from orrery.config.project import Project
 from orrery.manifest.dbt import Dbt, DbtError
+from orrery.manifest.last_good import packed
 from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
 
 Manifest = dict[str, Any]
@@ -47,10 +48,8 @@ class Parses:
 
     def with_vars(self, store: ManifestStore) -> dict[Path, bytes]:
         """The parsed projects with vars in dbt's format, by the files that the store has for them."""
-        from dbt.parser.manifest import extended_mashumaro_encoder
-
         return {
-            store.partial_parse_of(dbt.variables): dbt.manifest.to_msgpack(extended_mashumaro_encoder)
+            store.partial_parse_of(dbt.variables): packed(dbt.manifest)
             for folder, (dbt, _) in self._parsed.items()
             if folder is not None
         }

@@ -53,6 +53,23 @@ def test_a_run_that_succeeded(airflow: Airflow) -> None:
     ]
 
 
+def test_a_task_that_skipped_itself_and_a_source_that_is_too_old_say_so(airflow: Airflow) -> None:
+    """Without a build there are no notes, and a check with `stale: warn` is a success."""
+    airflow.xcoms = {
+        "source_freshness.app__raw": {"status": "error", "rows_affected": None, "message": "loaded 99 s ago"},
+        "core.a": {"status": "skipped", "rows_affected": None, "message": "The source app__raw is stale."},
+    }
+    _, lines = shown(
+        airflow,
+        [
+            task("source_freshness.app__raw", "success", start_date="2026-01-01T00:00:01", duration=1.0),
+            task("core.a", "skipped", start_date="2026-01-01T00:00:02", duration=2.0),
+        ],
+    )
+    assert "source_freshness app__raw warning 1.0 loaded 99 s ago" in lines
+    assert "core a skipped 2.0 The source app__raw is stale." in lines
+
+
 def test_many_tasks_that_did_not_run_are_one_line(airflow: Airflow) -> None:
     many = [task(f"seed.s{i}", "skipped", note="Left out.") for i in range(4)]
     few = [task(f"core.c{i}", "skipped", note="Left out.") for i in range(3)]
