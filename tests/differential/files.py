@@ -22,6 +22,8 @@ name: {NAME}
 version: '1.0'
 profile: {NAME}
 flags:
+  # The check is no command of its own in a build, which runs the hooks once.
+  source_freshness_run_project_hooks: false
   send_anonymous_usage_stats: false
 """
 
