@@ -120,6 +120,18 @@ def test_a_model_that_asks_for_them_gets_its_default(live: Live, runs: list[Done
     assert asked["rendered_fields"]["compiled_sql"] == "select 1 as id -- not shown"
 
 
+def test_dbt_on_the_command_line_shows_none(live: Live, runs: list[Done], search: Search) -> None:
+    live.env["COPY_OF_IT"] = live.stack.warehouse_dsn("loader")
+    try:
+        shown = live.orrery(
+            "dbt", "-q", "compile", "--inline", "select '{{ env_var('COPY_OF_IT', 'hidden') }}'"
+        )
+    finally:
+        del live.env["COPY_OF_IT"]
+    assert "select 'hidden'" in shown.output
+    assert search.in_bytes(shown.output.encode()) == set()
+
+
 def test_commands_print_none(live: Live, runs: list[Done], search: Search) -> None:
     shown = [live.orrery(*command).output for command in (("status",), ("logs",), ("report", PIPELINE))]
     for output in (*(done.output for done in runs), *shown):

@@ -29,6 +29,8 @@ from orrery.execute.results import RESULT_KEY, read_summary
 LOG_LINES = 20
 # More lines than these, alike but for the name, become one.
 MOST_ALIKE = 3
+# Characters of a message that the table shows.
+MOST_SHOWN = 120
 
 _Results = dict[tuple[str, int], Json]
 
@@ -42,6 +44,8 @@ def show_summary(api: AirflowApi, run: Json, tasks: list[Json], console: Console
         values = pool.map(lambda task: read_summary(api.xcom(task, RESULT_KEY)), ran)
         results = {key_of(task): value for task, value in zip(ran, values, strict=True) if value}
     console.print(_table(tasks, results))
+    for task in tasks:
+        _show_long_warning(task, results.get(key_of(task), {}), console)
     failed = [task for task in tasks if task["state"] == "failed"]
     for task in failed:
         _show_failure(api, task, results.get(key_of(task)), console)
@@ -140,8 +144,16 @@ def _has_skipped_itself(task: Json) -> bool:
 
 
 def _note(task: Json) -> str:
-    """Why a task was skipped."""
-    return str(task.get("note") or "") if task["state"] == "skipped" else ""
+    """Why a task did not run."""
+    return str(task.get("note") or "") if task["state"] in NOT_RUN else ""
+
+
+def _show_long_warning(task: Json, result: Json, console: Console) -> None:
+    """Print a warning whose line in the table ends before it does."""
+    message = str(result.get("message") or "")
+    if result.get("status") == "warn" and task["state"] == "success" and len(message) > MOST_SHOWN:
+        console.print(f"\n[yellow]{escape(full_label_of(task))} warns[/]", highlight=False)
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_failure(api: AirflowApi, task: Json, result: Json | None, console: Console) -> None:
@@ -159,4 +171,4 @@ def _first_line(text: str | None) -> str:
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     # What ends in a colon says nothing yet.
     count = 2 if lines and lines[0].endswith(":") else 1
-    return " ".join(lines[:count])[:120]
+    return " ".join(lines[:count])[:MOST_SHOWN]

@@ -194,7 +194,8 @@ class Reporter:
             Update(
                 record.task.task_id,
                 NodeState.FAILED,
-                start=record.start,
+                # dbt does not begin with a hook that it cannot compile.
+                start=record.start or datetime.now(UTC).isoformat(),
                 failure={
                     "result": summary(record.results),
                     "lines": [[line.time, line.level, line.text] for line in record.lines][-_LINES:],

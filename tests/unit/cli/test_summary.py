@@ -70,6 +70,13 @@ def test_a_task_that_skipped_itself_and_a_source_that_is_too_old_say_so(airflow:
     assert "core a skipped 2.0 The source app__raw is stale." in lines
 
 
+def test_a_long_warning_is_told_in_full(airflow: Airflow) -> None:
+    told = f"These have no task: {', '.join(f'model m{number}' for number in range(30))}"
+    airflow.xcoms = {"build": {"status": "warn", "rows_affected": None, "message": told}}
+    _, lines = shown(airflow, [task("build", "success", start_date="2026-01-01T00:00:01", duration=1.0)])
+    assert lines[lines.index("build warns") + 1] == told
+
+
 def test_many_tasks_that_did_not_run_are_one_line(airflow: Airflow) -> None:
     many = [task(f"seed.s{i}", "skipped", note="Left out.") for i in range(4)]
     few = [task(f"core.c{i}", "skipped", note="Left out.") for i in range(3)]
@@ -137,13 +144,15 @@ def test_a_failure_shows_dbts_message(airflow: Airflow) -> None:
     message = 'Database Error in model a\n  column "x" [oops] does not exist\n  LINE 3'
     airflow.xcoms = {"core.a": {"status": "error", "message": message}}
     succeeded, lines = shown(
-        airflow, [task("core.a", "failed", duration=1.0), task("core.b", "upstream_failed")], "failed"
+        airflow,
+        [task("core.a", "failed", duration=1.0), task("core.b", "upstream_failed", note="core.a failed.")],
+        "failed",
     )
     assert not succeeded
     assert lines == [
         "stage node state seconds rows message",
         "core a failed 1.0 Database Error in model a",
-        "core b upstream_failed",
+        "core b upstream_failed core.a failed.",
         "",
         f"core.a failed {airflow.url}/dags/shop/runs/r1/tasks/core.a",
         "Database Error in model a",
