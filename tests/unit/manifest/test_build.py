@@ -227,7 +227,7 @@ def test_a_pipeline_with_vars_is_built_with_them(write_project: WriteProject) ->
     parses: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         parse = Dbt.parse
-        patch.setattr(Dbt, "parse", lambda dbt: (parses.append(dbt._variables), parse(dbt))[1])
+        patch.setattr(Dbt, "parse", lambda dbt: (parses.append(dbt.variables), parse(dbt))[1])
         built = build_manifests(project, lambda _: None)
     assert built.nodes == {"plain": 1, "loading": 2, "same": 1}
     # Once for each set of vars, each with a partial parse of its own.
