@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from orrery.config.loader import LoadedPipeline
 from orrery.config.project import Project
 from orrery.manifest.dbt import Dbt, DbtError
 from orrery.manifest.last_good import packed
-from orrery.manifest.store import PARTIAL_PARSE, ManifestStore
+from orrery.manifest.store import PARTIAL_PARSE, ManifestStore, digest_of_vars
 
 Manifest = dict[str, Any]
 
@@ -63,8 +61,7 @@ class Parses:
 
 def vars_folder(project: Project, variables: Mapping[str, Any]) -> Path:
     """dbt's target folder for a set of vars."""
-    text = json.dumps(variables, sort_keys=True)
-    return _all(project) / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _all(project) / digest_of_vars(variables)
 
 
 def _all(project: Project) -> Path:

@@ -64,9 +64,7 @@ class ManifestStore:
 
     def partial_parse_of(self, variables: Mapping[str, Any]) -> Path:
         """The same for a set of vars that pipelines have."""
-        text = json.dumps(variables, sort_keys=True, default=str)
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-        return self.project.manifest_dir / "good" / f"{digest}.msgpack"
+        return self.project.manifest_dir / "good" / f"{digest_of_vars(variables)}.msgpack"
 
     def keep_partial_parses(self, others: Mapping[Path, bytes]) -> None:
         """Keep what a good build has parsed.
@@ -219,6 +217,12 @@ def _made_for(project: Project) -> dict[str, str]:
         # It is an error of its own wherever dbt is called.
         target = ""
     return {"target": target, "environment": environment()}
+
+
+def digest_of_vars(variables: Mapping[str, Any]) -> str:
+    """A name for a set of vars, whatever the order of its keys."""
+    text = json.dumps(variables, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def write_whole(path: Path, content: bytes) -> None:
